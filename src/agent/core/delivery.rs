@@ -1,0 +1,255 @@
+//! When an outcome is sent, when the backend is asked about it first, when it is given up.
+
+use std::time::Duration;
+
+use log::Level;
+
+use super::{Action, Core, Job, State, Time};
+use crate::backend::{Error, JobState, Receipt, Verdict as ErrorVerdict};
+use crate::retry;
+use crate::work::{Booking, Key, Verdict};
+
+/// How long an outcome is offered to a backend that does not take it.
+const BUDGET: Duration = Duration::from_secs(7 * 86_400);
+
+/// How often the wait so far is put on disk.
+const NOTE_EVERY: Duration = Duration::from_secs(3600);
+
+/// An outcome on its way.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) verdict: Verdict,
+    /// It may have been sent before, or the job may be somebody else's by now.
+    ask_first: bool,
+    /// It was delivered before, and its job was offered again all the same.
+    resend: bool,
+    phase: Phase,
+    tries: u32,
+    since: Time,
+    /// How long earlier runs of the agent waited.
+    waited: Duration,
+    noted: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Due(Time),
+    Asking,
+    Sending,
+}
+
+impl Delivery {
+    pub(super) fn new(verdict: Verdict, now: Time) -> Self {
+        Self {
+            verdict,
+            ask_first: false,
+            resend: false,
+            phase: Phase::Due(now),
+            tries: 0,
+            since: now,
+            waited: Duration::ZERO,
+            noted: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn asked_first(self) -> Self {
+        Self { ask_first: true, ..self }
+    }
+
+    pub(super) fn resend(self) -> Self {
+        Self { resend: true, ..self }
+    }
+
+    pub(super) fn waited(self, waited: Duration) -> Self {
+        Self { waited, noted: waited, ..self }
+    }
+
+    pub(super) fn is_resend(&self) -> bool {
+        self.resend
+    }
+
+    /// Whether a program ran for it, and not a decline.
+    pub(super) fn is_of_a_run(&self) -> bool {
+        !matches!(self.verdict, Verdict::Declined(_))
+    }
+
+    fn total_wait(&self, now: Time) -> Duration {
+        self.waited + now.saturating_sub(self.since)
+    }
+}
+
+impl Core {
+    pub(super) fn next_delivery(&self) -> Option<Time> {
+        if self.stopping.holds_sends() {
+            return None;
+        }
+        let due = |job: &Job| match &job.state {
+            State::Undelivered(Delivery { phase: Phase::Due(at), .. }) => Some(*at),
+            State::Undelivered(_)
+            | State::Recovered { .. }
+            | State::Recording
+            | State::Running { .. } => None,
+        };
+        self.jobs.values().filter_map(due).min()
+    }
+
+    /// Whether any delivery is under way or falls due before `until`.
+    pub(super) fn delivers_before(&self, until: Time) -> bool {
+        self.jobs.values().any(|job| match &job.state {
+            State::Undelivered(delivery) => match delivery.phase {
+                Phase::Due(at) => at < until,
+                Phase::Asking | Phase::Sending => true,
+            },
+            State::Recording => true,
+            State::Recovered { .. } | State::Running { .. } => false,
+        })
+    }
+
+    pub(super) fn step_deliveries(&mut self, now: Time) {
+        if self.stopping.holds_sends() {
+            return;
+        }
+        let mut due: Vec<(u64, Key)> = vec![];
+        for (key, job) in &self.jobs {
+            if let State::Undelivered(delivery) = &job.state
+                && matches!(delivery.phase, Phase::Due(at) if now >= at)
+            {
+                due.push((job.seq, key.clone()));
+            }
+        }
+        due.sort();
+        for (_, key) in due {
+            self.dispatch(key);
+        }
+    }
+
+    /// Sends an outcome, or asks about it if that must come first.
+    fn dispatch(&mut self, key: Key) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        let State::Undelivered(delivery) = &mut job.state else { return };
+        if delivery.ask_first {
+            delivery.phase = Phase::Asking;
+            let id = job.attempt.id.clone();
+            self.out.push(Action::Ask { key, id });
+        } else {
+            self.send(key);
+        }
+    }
+
+    fn send(&mut self, key: Key) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        let State::Undelivered(delivery) = &mut job.state else { return };
+        delivery.phase = Phase::Sending;
+        // From now on a second send is a repetition, whatever becomes of this one.
+        delivery.ask_first = true;
+        let first = job.first_report.take();
+        self.out.push(Action::Send { key, first });
+    }
+
+    pub(super) fn asked_before_sending(
+        &mut self,
+        now: Time,
+        key: Key,
+        answer: Result<JobState, Error>,
+    ) {
+        let Some(job) = self.jobs.get(&key) else { return };
+        let State::Undelivered(delivery) = &job.state else { return };
+        if delivery.phase != Phase::Asking {
+            // The answer to a question about the job while it still ran.
+            return;
+        }
+        let completed = delivery.verdict == Verdict::Completed;
+        let state = match answer {
+            Ok(state) => state,
+            Err(error) => return self.try_later(now, &key, &error),
+        };
+        let booking = match state {
+            JobState::Unknown | JobState::Running => return self.send(key),
+            JobState::Waiting if completed || !job.progress_acknowledged => return self.send(key),
+            // Our failure has put it back into the queue.
+            JobState::Waiting => Booking::Delivered,
+            JobState::Completed if completed => Booking::Delivered,
+            JobState::Failed if !completed => Booking::Delivered,
+            JobState::Completed => Booking::Rejected("the backend has it as completed".into()),
+            JobState::Failed => Booking::Rejected("the backend has it as failed".into()),
+            JobState::Elsewhere => Booking::Rejected("the job was given to somebody else".into()),
+            JobState::Cancelled => Booking::Cancelled,
+        };
+        self.settle(now, &key, booking);
+    }
+
+    pub(super) fn sent(&mut self, now: Time, key: Key, answer: Result<Receipt, Error>) {
+        match answer {
+            Ok(Receipt::Acknowledged) => self.settle(now, &key, Booking::Delivered),
+            Ok(Receipt::Rejected(why)) => self.settle(now, &key, Booking::Rejected(why)),
+            Err(error) => self.try_later(now, &key, &error),
+        }
+    }
+
+    fn settle(&mut self, now: Time, key: &Key, booking: Booking) {
+        let wants_beat = self.wants_beat(key);
+        self.book(now, key, booking);
+        if wants_beat {
+            self.beat_soon(now);
+        }
+    }
+
+    /// After a job's end the next job comes without waiting; resends and declines are no job's end.
+    fn wants_beat(&self, key: &Key) -> bool {
+        let Some(job) = self.jobs.get(key) else { return false };
+        match &job.state {
+            State::Undelivered(delivery) => {
+                delivery.tries == 0 && delivery.is_of_a_run() && !delivery.resend
+            }
+            State::Recovered { .. } | State::Recording | State::Running { .. } => false,
+        }
+    }
+
+    fn try_later(&mut self, now: Time, key: &Key, error: &Error) {
+        let wants_beat = self.wants_beat(key);
+        let interval = self.link.interval();
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let State::Undelivered(delivery) = &mut job.state else { return };
+        if delivery.resend {
+            // The job will be offered again.
+            return self.book(now, key, Booking::Delivered);
+        }
+        let id = job.attempt.id.clone();
+        let delay = retry::delay(delivery.tries, &mut self.rng).max(interval);
+        delivery.phase = Phase::Due(now + retry::at_least(delay, error.retry_after()));
+        delivery.tries += 1;
+        let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));
+        let note = waited >= delivery.noted + NOTE_EVERY;
+        if note {
+            delivery.noted = waited;
+        }
+        let level = match error.verdict() {
+            ErrorVerdict::Unauthorised => Level::Error,
+            ErrorVerdict::Retry | ErrorVerdict::NotFound | ErrorVerdict::Final => Level::Warn,
+        };
+        if first {
+            self.log(level, format!("result not delivered yet, trying on job={id}: {error}"));
+        }
+        if waited >= BUDGET {
+            self.log(Level::Error, format!("result given up after 7 days job={id}: {error}"));
+            self.book(now, key, Booking::Undelivered);
+        } else if note {
+            self.out.push(Action::NoteWait { key: key.clone(), waited });
+        }
+        if wants_beat {
+            self.beat_soon(now);
+        }
+    }
+
+    /// The backend is back: what waits is due as soon as it may be sent again.
+    pub(super) fn hurry_deliveries(&mut self, now: Time) {
+        let interval = self.link.interval();
+        for job in self.jobs.values_mut() {
+            if let State::Undelivered(delivery) = &mut job.state
+                && let Phase::Due(at) = &mut delivery.phase
+            {
+                *at = (*at).min(now + interval);
+            }
+        }
+    }
+}

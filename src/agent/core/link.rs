@@ -1,0 +1,309 @@
+//! When to register, when to beat, how long to wait after a failure.
+
+use std::time::Duration;
+
+use log::Level;
+use sha2::{Digest as _, Sha256};
+
+use super::{Action, Ask, Core, State, Time};
+use crate::agent::event::Heard;
+use crate::backend::{Error, RegisterError, Status, Verdict};
+use crate::exit::Exit;
+use crate::retry;
+
+/// How long refused credentials are left alone.
+const REFUSED_WAIT: Duration = Duration::from_secs(300);
+
+/// The lease: silence for so many intervals, and the backend may give our jobs away.
+const LEASE_INTERVALS: u32 = 3;
+
+/// How a failed heartbeat's retry is bounded.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    state: Phase,
+    interval: Duration,
+    /// Where in the interval our beats fall, so that a fleet's are spread.
+    phase: f64,
+    /// Heartbeats that failed in a row.
+    failures: u32,
+    /// Registrations since the last good heartbeat.
+    registrations: u32,
+    ever_registered: bool,
+    last_good: Option<Time>,
+    last_lapse: Option<Time>,
+    /// A beat is wanted as soon as the one under way is answered.
+    again: bool,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    ToRegister { at: Time },
+    Registering,
+    ToBeat { at: Time },
+    Beating { offline: bool },
+}
+
+/// What is wrong with the backend, since when.
+#[derive(Debug)]
+struct Trouble {
+    since: Time,
+    attempts: u32,
+    kind: String,
+}
+
+impl Link {
+    pub(super) fn new(worker_id: &str, interval: Duration, now: Time) -> Self {
+        Self {
+            state: Phase::ToRegister { at: now },
+            interval,
+            phase: f64::from(Sha256::digest(worker_id)[0]) / 256.0,
+            failures: 0,
+            registrations: 0,
+            ever_registered: false,
+            last_good: None,
+            last_lapse: None,
+            again: false,
+            trouble: None,
+        }
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    pub(super) fn ever_good(&self) -> bool {
+        self.last_good.is_some()
+    }
+
+    /// Whether the last heartbeat was good.
+    pub(super) fn is_good(&self) -> bool {
+        self.ever_good() && self.failures == 0
+    }
+
+    pub(super) fn due(&self) -> Option<Time> {
+        match self.state {
+            Phase::ToRegister { at } | Phase::ToBeat { at } => Some(at),
+            Phase::Registering | Phase::Beating { .. } => None,
+        }
+    }
+
+    fn lease_end(&self) -> Option<Time> {
+        self.last_good.map(|good| good + self.interval * LEASE_INTERVALS)
+    }
+
+    /// Remembers that the lease has run out, however shortly.
+    pub(super) fn note_lapse(&mut self, now: Time) {
+        if self.lease_end().is_some_and(|end| now > end) {
+            self.last_lapse = Some(now);
+        }
+    }
+
+    pub(super) fn lapsed_since(&self, time: Time) -> bool {
+        self.last_lapse.is_some_and(|lapse| lapse >= time)
+    }
+
+    /// The next stable point of the interval that is at least half an interval away, ±10 %.
+    fn next_beat(&self, now: Time, rng: &mut fastrand::Rng) -> Time {
+        let interval = self.interval.as_secs_f64();
+        let earliest = now.as_secs_f64() / interval + 0.5 - self.phase;
+        let point = (earliest.ceil() + self.phase + (rng.f64() - 0.5) / 5.0) * interval;
+        Duration::from_secs_f64(point).max(now)
+    }
+}
+
+impl Core {
+    pub(super) fn step_link(&mut self, now: Time) {
+        match self.link.state {
+            Phase::ToRegister { at } if now >= at && self.stopping.is_no() => {
+                self.link.registrations += 1;
+                self.link.state = Phase::Registering;
+                self.out.push(Action::Register);
+            }
+            Phase::ToBeat { at } if now >= at && self.stopping.allows_beats() => {
+                self.send_beat(self.status());
+            }
+            _ => {}
+        }
+    }
+
+    fn send_beat(&mut self, status: Status) {
+        self.link.state = Phase::Beating { offline: status == Status::Offline };
+        let (jobs, paused) = (self.current(), self.paused());
+        self.out.push(Action::Beat { status, jobs, paused });
+    }
+
+    /// Says `offline` if that can be said now.
+    pub(super) fn say_offline(&mut self) -> Said {
+        match self.link.state {
+            Phase::ToBeat { .. } => {
+                self.send_beat(Status::Offline);
+                Said::UnderWay
+            }
+            Phase::Beating { .. } => Said::Later,
+            Phase::ToRegister { .. } | Phase::Registering => Said::Never,
+        }
+    }
+
+    /// Beats now, or as soon as the beat under way is answered.
+    pub(super) fn beat_soon(&mut self, now: Time) {
+        match &mut self.link.state {
+            // After a failure the retry's own time holds.
+            Phase::ToBeat { at } if self.link.failures == 0 => *at = now,
+            Phase::Beating { .. } => self.link.again = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn registered(&mut self, now: Time, answer: Result<(), RegisterError>) {
+        match answer {
+            Ok(()) => {
+                self.link.state = Phase::ToBeat { at: now };
+                self.link.failures = 0;
+                if !self.link.ever_registered {
+                    self.log(Level::Info, "registered".into());
+                }
+                self.link.ever_registered = true;
+            }
+            Err(RegisterError::NeedsAddress(said)) if !self.link.ever_registered => {
+                let error = RegisterError::NeedsAddress(said);
+                self.log(Level::Error, error.to_string());
+                self.out.push(Action::Exit(Exit::Usage));
+            }
+            Err(RegisterError::NeedsAddress(said)) => {
+                self.register_later(now, None);
+                self.trouble(now, "register", &said);
+            }
+            Err(RegisterError::Call(error)) if error.refuses_us() && !self.link.ever_registered => {
+                let hint = "check the token: --token-file, and that the backend knows it";
+                self.log(Level::Error, format!("refused by the backend: {error}; {hint}"));
+                self.out.push(Action::Exit(Exit::Refused));
+            }
+            Err(RegisterError::Call(error)) => {
+                self.register_later(now, Some(&error));
+                self.trouble_with(now, &error);
+            }
+        }
+    }
+
+    fn register_later(&mut self, now: Time, error: Option<&Error>) {
+        // The first registration after a good heartbeat is at once, the others back off.
+        let delay = match self.link.registrations {
+            0 => Duration::ZERO,
+            n => retry::delay(n - 1, &mut self.rng),
+        };
+        self.link.state = Phase::ToRegister { at: now + wait_for(error, delay) };
+    }
+
+    pub(super) fn beaten(&mut self, now: Time, sent: Time, answer: Result<Heard, Error>) {
+        let offline = self.link.state == Phase::Beating { offline: true };
+        match answer {
+            Ok(heard) => self.good_beat(now, sent, heard),
+            Err(error) => self.failed_beat(now, &error),
+        }
+        if offline {
+            self.offline_said();
+        }
+    }
+
+    fn good_beat(&mut self, now: Time, sent: Time, heard: Heard) {
+        let was_bad = self.link.failures > 0 || self.link.trouble.is_some();
+        self.link.failures = 0;
+        self.link.registrations = 0;
+        self.link.last_good = Some(now);
+        if let Some(interval) = heard.interval {
+            self.link.interval = interval;
+        }
+        let again = std::mem::take(&mut self.link.again);
+        let next = if again { now } else { self.link.next_beat(now, &mut self.rng) };
+        self.link.state = Phase::ToBeat { at: next };
+        if let Some(trouble) = self.link.trouble.take() {
+            let seconds = Duration::from_secs((now - trouble.since).as_secs());
+            let after = humantime::format_duration(seconds);
+            self.log(Level::Info, format!("backend back after {after}, {} attempts", trouble.attempts));
+        }
+        if was_bad {
+            self.hurry_deliveries(now);
+        }
+        self.hear(now, sent, heard);
+        self.ask_about_running(now);
+    }
+
+    fn failed_beat(&mut self, now: Time, error: &Error) {
+        self.link.again = false;
+        self.link.failures += 1;
+        let unknown = error.verdict() == Verdict::NotFound;
+        if unknown || self.link.failures >= self.rules.max_failures {
+            self.register_later(now, Some(error));
+        } else {
+            let left = self.link.lease_end().map_or(Duration::ZERO, |end| end.saturating_sub(now));
+            let delay = left.mul_f64(self.rng.f64()).clamp(RETRY_MIN, RETRY_MAX);
+            self.link.state = Phase::ToBeat { at: now + wait_for(Some(error), delay) };
+        }
+        self.trouble_with(now, error);
+    }
+
+    fn trouble_with(&mut self, now: Time, error: &Error) {
+        let kind = match error {
+            Error::Unreachable { .. } => "unreachable".to_owned(),
+            Error::Status { status, .. } => status.to_string(),
+            Error::Undecodable { .. } => "undecodable".to_owned(),
+        };
+        self.trouble(now, &kind, &error.to_string());
+    }
+
+    /// Says what is wrong when that changes, and not each time.
+    fn trouble(&mut self, now: Time, kind: &str, said: &str) {
+        let attempts = self.link.trouble.as_ref().map_or(0, |trouble| trouble.attempts) + 1;
+        let since = self.link.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        let changed = self.link.trouble.as_ref().is_none_or(|trouble| trouble.kind != kind);
+        self.link.trouble = Some(Trouble { since, attempts, kind: kind.to_owned() });
+        if changed {
+            let line = match kind {
+                "unreachable" => format!("backend unreachable, trying on: {said}"),
+                "401" | "403" => format!("backend refuses our credentials, trying on every 5 min: {said}"),
+                "404" => format!("backend does not know us, registering again: {said}"),
+                _ => format!("backend in trouble, trying on: {said}"),
+            };
+            let level = if matches!(kind, "401" | "403") { Level::Error } else { Level::Warn };
+            self.log(level, line);
+        }
+    }
+
+    /// A running job may have been cancelled; once an interval, if the backend tells of jobs at all.
+    fn ask_about_running(&mut self, now: Time) {
+        if self.tells_of_jobs == Some(false) {
+            return;
+        }
+        for (key, job) in &mut self.jobs {
+            if let State::Running { cancelled: false, ask } = &mut job.state
+                && matches!(ask, Ask::At(at) if now >= *at)
+            {
+                *ask = Ask::UnderWay;
+                let id = job.attempt.id.clone();
+                self.out.push(Action::Ask { key: key.clone(), id });
+            }
+        }
+    }
+}
+
+/// What became of the wish to say `offline`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Said {
+    UnderWay,
+    /// Another heartbeat is under way.
+    Later,
+    /// There is nobody to say it to.
+    Never,
+}
+
+fn wait_for(error: Option<&Error>, delay: Duration) -> Duration {
+    let Some(error) = error else { return delay };
+    if error.verdict() == Verdict::Unauthorised {
+        return REFUSED_WAIT;
+    }
+    retry::at_least(delay, error.retry_after())
+}

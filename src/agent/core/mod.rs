@@ -1,0 +1,388 @@
+//! The loop's decisions: `(now, Event) → actions`. No I/O, no clock, no thread; it cannot block and
+//! cannot fail. Randomness is a seeded generator in its state.
+//!
+//! - `link`: when to register, to beat, to back off.
+//! - `offers`: which offered jobs are taken, declined, tried again.
+//! - `delivery`: when an outcome is sent, asked about, given up.
+//! - `stopping`: drain, cancel, leave.
+
+mod delivery;
+mod link;
+mod offers;
+mod stopping;
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+use log::Level;
+
+use super::event::{Action, Event, Time};
+use crate::backend::{JobState, Status};
+use crate::config::Rules;
+use crate::job::Offer;
+use crate::work::{Attempt, Booking, JobId, Key, Order, Report, Verdict};
+use delivery::Delivery;
+use link::Link;
+use stopping::Stopping;
+
+/// So many undelivered outcomes, and no new job is taken.
+const UNDELIVERED_MAX: usize = 100;
+
+/// The state of the loop.
+#[derive(Debug)]
+pub(crate) struct Core {
+    rules: Rules,
+    rng: fastrand::Rng,
+    link: Link,
+    stopping: Stopping,
+    /// Jobs between their offer and the end of their delivery.
+    jobs: BTreeMap<Key, Job>,
+    /// Jobs whose delivery has ended, in case they are offered again.
+    settled: BTreeMap<Key, Settled>,
+    /// Jobs seen but not taken, since when: for want of a slot.
+    waiting: BTreeMap<Key, Time>,
+    /// Whether the backend tells about a job when asked; unknown before its first answer.
+    tells_of_jobs: Option<bool>,
+    next_seq: u64,
+    taken: u32,
+    failed: u32,
+    /// Since when there is nothing to do; begins with the first good heartbeat.
+    idle_since: Option<Time>,
+    out: Vec<Action>,
+}
+
+#[derive(Debug)]
+struct Job {
+    attempt: Attempt,
+    /// The order in which jobs came.
+    seq: u64,
+    taken_at: Time,
+    /// The first report, kept until some progress is acknowledged: a completion before any progress
+    /// would find the backend's clock not started.
+    first_report: Option<Box<Report>>,
+    progress_acknowledged: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Taken by an earlier run of the agent and never begun.
+    Recovered { offer: Box<Offer>, ask: Ask },
+    /// Its outcome, a decline or a repeated failure, is being recorded.
+    Recording,
+    Running { cancelled: bool, ask: Ask },
+    /// Its outcome is on disk.
+    Undelivered(Delivery),
+}
+
+/// Whether the backend is being asked about a job, or when it will be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ask {
+    At(Time),
+    UnderWay,
+}
+
+#[derive(Debug)]
+struct Settled {
+    attempt: Attempt,
+    verdict: Verdict,
+    /// When the backend last answered: an offer sent for earlier is stale.
+    acknowledged: Time,
+    /// Not sent again before this.
+    resend_at: Time,
+}
+
+/// A job that an earlier run of the agent left behind.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) key: Key,
+    pub(crate) attempt: Attempt,
+    pub(crate) how: LeftHow,
+}
+
+#[derive(Debug)]
+pub(crate) enum LeftHow {
+    Taken(Box<Offer>),
+    Finished { verdict: Verdict, waited: Duration },
+    Delivered(Verdict),
+}
+
+impl Core {
+    /// A loop that begins now. `worker_id` places its heartbeats within the interval.
+    pub(crate) fn new(rules: Rules, worker_id: &str, seed: u64, left: Vec<Left>, now: Time) -> Self {
+        let link = Link::new(worker_id, rules.heartbeat_interval, now);
+        let mut core = Self {
+            rules,
+            rng: fastrand::Rng::with_seed(seed),
+            link,
+            stopping: Stopping::No,
+            jobs: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            tells_of_jobs: None,
+            next_seq: 0,
+            taken: 0,
+            failed: 0,
+            idle_since: None,
+            out: vec![],
+        };
+        for left in left {
+            core.find(left, now);
+        }
+        core
+    }
+
+    fn find(&mut self, left: Left, now: Time) {
+        let Left { key, attempt, how } = left;
+        let state = match how {
+            LeftHow::Taken(offer) => State::Recovered { offer, ask: Ask::At(now) },
+            LeftHow::Finished { verdict, waited } => {
+                // A record does not say whether it was sent.
+                State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
+            }
+            LeftHow::Delivered(verdict) => {
+                let settled =
+                    Settled { attempt, verdict, acknowledged: Time::ZERO, resend_at: Time::ZERO };
+                self.settled.insert(key, settled);
+                return;
+            }
+        };
+        self.insert(key, attempt, state, now);
+    }
+
+    /// Hears of an event and decides.
+    pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.link.note_lapse(now);
+        match event {
+            Event::Tick | Event::Panicked(_) => {}
+            Event::Registered(answer) => self.registered(now, answer),
+            Event::Beat { sent, answer } => self.beaten(now, sent, answer),
+            Event::Progress { key, report } => self.progress(key, report),
+            Event::ProgressSent { key, acknowledged } => self.progress_sent(&key, acknowledged),
+            Event::Ended { key, verdict } => self.ended(now, key, verdict),
+            Event::NotTaken { key, error } => self.not_taken(&key, &error),
+            Event::Asked { key, answer } => self.asked(now, key, answer),
+            Event::Sent { key, answer } => self.sent(now, key, answer),
+            Event::Unreadable { key, error } => {
+                self.log(Level::Error, format!("a result is lost: {error}"));
+                self.jobs.remove(&key);
+            }
+            Event::Stop(request) => self.stop(now, request),
+        }
+        self.step(now);
+        mem::take(&mut self.out)
+    }
+
+    /// When to call again with [`Event::Tick`], if nothing happens before.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let asks = self.jobs.values().filter_map(|job| job.next_ask());
+        [self.link.due(), self.stopping.due(), self.idle_deadline()]
+            .into_iter()
+            .flatten()
+            .chain(asks)
+            .chain(self.next_delivery())
+            .min()
+    }
+
+    /// Does what is due.
+    fn step(&mut self, now: Time) {
+        self.step_deliveries(now);
+        self.step_recovered(now);
+        self.step_idle(now);
+        self.step_stopping(now);
+        self.step_link(now);
+    }
+
+    fn insert(&mut self, key: Key, attempt: Attempt, state: State, now: Time) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let job = Job {
+            attempt,
+            seq,
+            taken_at: now,
+            first_report: None,
+            progress_acknowledged: false,
+            state,
+        };
+        self.jobs.insert(key, job);
+    }
+
+    fn progress(&mut self, key: Key, report: Box<Report>) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        if !job.progress_acknowledged && job.first_report.is_none() {
+            job.first_report = Some(report.clone());
+        }
+        let id = job.attempt.id.clone();
+        self.out.push(Action::SendProgress { key, id, report });
+    }
+
+    fn progress_sent(&mut self, key: &Key, acknowledged: bool) {
+        if let Some(job) = self.jobs.get_mut(key).filter(|_| acknowledged) {
+            job.progress_acknowledged = true;
+            job.first_report = None;
+        }
+    }
+
+    fn ended(&mut self, now: Time, key: Key, verdict: Verdict) {
+        let lapsed = |taken_at| self.link.lapsed_since(taken_at);
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        let mut delivery = Delivery::new(verdict, now);
+        if lapsed(job.taken_at) {
+            // The backend may have given the job away meanwhile.
+            delivery = delivery.asked_first();
+        }
+        job.state = State::Undelivered(delivery);
+        if matches!(verdict, Verdict::Failed(_)) {
+            self.failed += 1;
+        }
+        if verdict == Verdict::Cancelled {
+            self.book(now, &key, Booking::Cancelled);
+            self.beat_soon(now);
+        }
+    }
+
+    fn not_taken(&mut self, key: &Key, error: &str) {
+        if let Some(job) = self.jobs.remove(key) {
+            self.taken = self.taken.saturating_sub(1);
+            self.log(Level::Error, format!("job not taken job={}: {error}", job.attempt.id));
+        }
+    }
+
+    /// The backend answered what it knows of a job.
+    fn asked(
+        &mut self,
+        now: Time,
+        key: Key,
+        answer: Result<JobState, crate::backend::Error>,
+    ) {
+        if let Ok(state) = &answer {
+            self.tells_of_jobs.get_or_insert(*state != JobState::Unknown);
+        }
+        let later = now + self.link.interval();
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        match &mut job.state {
+            State::Undelivered(_) => self.asked_before_sending(now, key, answer),
+            State::Recovered { ask, .. } => {
+                *ask = Ask::At(later);
+                if let Ok(state) = answer {
+                    self.asked_before_beginning(now, key, state);
+                }
+            }
+            State::Running { cancelled, ask } => {
+                *ask = Ask::At(later);
+                let gone = matches!(answer, Ok(JobState::Cancelled | JobState::Elsewhere));
+                if gone && !mem::replace(cancelled, true) {
+                    self.out.push(Action::Order { key, order: Order::Cancel });
+                }
+            }
+            State::Recording => {}
+        }
+    }
+
+    /// Takes a delivered, rejected or cancelled job off the list.
+    fn book(&mut self, now: Time, key: &Key, booking: Booking) {
+        let Some(Job { attempt, state: State::Undelivered(delivery), .. }) = self.jobs.remove(key)
+        else {
+            return;
+        };
+        let settled = Settled {
+            attempt,
+            verdict: delivery.verdict,
+            acknowledged: now,
+            resend_at: now + self.link.interval(),
+        };
+        if let Booking::Rejected(why) = &booking {
+            let id = &settled.attempt.id;
+            self.log(Level::Warn, format!("result rejected job={id}: {why}"));
+        }
+        self.settled.insert(key.clone(), settled);
+        if !delivery.is_resend() {
+            self.out.push(Action::Book { key: key.clone(), booking });
+        }
+    }
+
+    fn step_idle(&mut self, now: Time) {
+        if !self.jobs.is_empty() || !self.waiting.is_empty() || !self.link.ever_good() {
+            self.idle_since = None;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(now);
+        }
+        let done = self.enough_taken() && self.jobs.is_empty();
+        let idle = self.idle_deadline().is_some_and(|deadline| now >= deadline);
+        if self.stopping.is_no() && (done || idle) {
+            let why = if done { "took as many jobs as asked" } else { "nothing to do" };
+            self.log(Level::Info, format!("stopping: {why}"));
+            self.begin_drain(now);
+        }
+    }
+
+    fn idle_deadline(&self) -> Option<Time> {
+        let active = self.stopping.is_no();
+        Some(self.idle_since? + self.rules.exit_when_idle?).filter(|_| active)
+    }
+
+    fn enough_taken(&self) -> bool {
+        self.rules.max_jobs.is_some_and(|max| self.taken >= max)
+    }
+
+    fn running(&self) -> impl Iterator<Item = (&Key, &Job)> {
+        self.jobs.iter().filter(|(_, job)| matches!(job.state, State::Running { .. }))
+    }
+
+    fn undelivered(&self) -> usize {
+        self.jobs.values().filter(|job| matches!(job.state, State::Undelivered(_))).count()
+    }
+
+    /// Why no job is taken though a slot may be free.
+    fn paused(&self) -> Option<String> {
+        if !self.stopping.is_no() {
+            return Some("stopping".into());
+        }
+        if self.undelivered() >= UNDELIVERED_MAX {
+            return Some(format!("{UNDELIVERED_MAX} results wait to be delivered"));
+        }
+        self.enough_taken().then(|| "took as many jobs as asked".into())
+    }
+
+    fn can_take(&self) -> bool {
+        let begun = |job: &&Job| matches!(job.state, State::Running { .. } | State::Recovered { .. });
+        self.paused().is_none() && self.jobs.values().filter(begun).count() < self.rules.slots
+    }
+
+    fn status(&self) -> Status {
+        if self.can_take() { Status::Online } else { Status::Busy }
+    }
+
+    /// Jobs taken and not yet acknowledged, oldest first.
+    fn current(&self) -> Vec<JobId> {
+        let ours = |job: &&Job| match &job.state {
+            State::Recovered { .. } | State::Running { .. } => true,
+            State::Undelivered(delivery) => delivery.is_of_a_run() && !delivery.is_resend(),
+            State::Recording => false,
+        };
+        let mut jobs: Vec<&Job> = self.jobs.values().filter(ours).collect();
+        jobs.sort_by_key(|job| job.seq);
+        jobs.into_iter().map(|job| job.attempt.id.clone()).collect()
+    }
+
+    fn log(&mut self, level: Level, line: String) {
+        self.out.push(Action::Log(level, line));
+    }
+}
+
+impl Job {
+    fn next_ask(&self) -> Option<Time> {
+        match &self.state {
+            State::Recovered { ask: Ask::At(at), .. } => Some(*at),
+            // A running job is asked about after a good heartbeat, not on a timer.
+            State::Recovered { .. }
+            | State::Recording
+            | State::Running { .. }
+            | State::Undelivered(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

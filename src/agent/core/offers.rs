@@ -1,0 +1,211 @@
+//! What to do about the jobs that a heartbeat brings, offered for the first time or again.
+
+use std::time::Duration;
+
+use log::Level;
+
+use super::{Action, Ask, Core, Delivery, Settled, State, Time};
+use crate::agent::event::Heard;
+use crate::backend::JobState;
+use crate::job::Offer;
+use crate::work::{Attempt, Blame, Booking, Decline, DeclineCode, Key, Order, Verdict};
+
+/// An assigned job never moves by itself: after so long without a slot it is handed back.
+const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// An attempt at the same content is made at most so often.
+const TRIES_MAX: u32 = 3;
+
+/// So many offers of one reply are looked at; the others come again.
+const OFFERS_MAX: usize = 64;
+
+/// What an offer is, in the light of what we know of its job.
+enum Again {
+    /// Nothing to do.
+    Ignore,
+    /// The recorded completion is sent once more.
+    Resend,
+    /// The recorded failure is this attempt's outcome too.
+    Repeat(Attempt),
+    /// A job to run, if there is room.
+    Attempt(Attempt),
+}
+
+impl Core {
+    pub(super) fn hear(&mut self, now: Time, sent: Time, heard: Heard) {
+        for id in &heard.cancel {
+            self.cancel(now, sent, id.as_str());
+        }
+        let mut still_waiting = std::collections::BTreeMap::new();
+        for offer in heard.offers.into_iter().take(OFFERS_MAX) {
+            let key = offer.key.clone();
+            self.consider(now, sent, offer, heard.polled);
+            if let Some(since) = self.waiting.get(&key) {
+                still_waiting.insert(key, *since);
+            }
+        }
+        // What is no longer offered waits no longer.
+        self.waiting = still_waiting;
+    }
+
+    fn consider(&mut self, now: Time, sent: Time, offer: Offer, polled: bool) {
+        if !self.stopping.is_no() || self.jobs.contains_key(&offer.key) {
+            return;
+        }
+        let again = match self.settled.get(&offer.key) {
+            Some(settled) => again(settled, &offer, now, sent),
+            None => Again::Attempt(Attempt {
+                id: offer.id.clone(),
+                content: offer.content.clone(),
+                number: 1,
+                first: 1,
+            }),
+        };
+        match again {
+            Again::Ignore => {}
+            Again::Resend => self.resend(now, &offer.key),
+            Again::Repeat(attempt) => {
+                let key = offer.key;
+                self.insert(key.clone(), attempt.clone(), State::Recording, now);
+                self.out.push(Action::Repeat { key, attempt });
+            }
+            Again::Attempt(attempt) => self.attempt(now, attempt, offer, polled),
+        }
+    }
+
+    fn attempt(&mut self, now: Time, attempt: Attempt, offer: Offer, polled: bool) {
+        let kind = offer.kind.clone();
+        match &offer.job {
+            // A polled job may be meant for another worker that does run its kind.
+            Err(_) if polled => {}
+            Err(decline) => self.decline(now, offer.key.clone(), attempt, kind, decline.clone()),
+            Ok(_) if self.can_take() => self.take(now, attempt, offer),
+            Ok(_) => {
+                let since = *self.waiting.entry(offer.key.clone()).or_insert(now);
+                if now - since >= WAIT_MAX && !polled && self.paused().is_none() {
+                    let reason = "no slot was free for 15 min".into();
+                    let decline = Decline { code: DeclineCode::Busy, reason };
+                    self.decline(now, offer.key, attempt, kind, decline);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, now: Time, attempt: Attempt, offer: Offer) {
+        let key = offer.key.clone();
+        self.waiting.remove(&key);
+        self.settled.remove(&key);
+        self.taken += 1;
+        self.log(
+            Level::Info,
+            format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
+        );
+        let ask = Ask::At(now + self.link.interval());
+        self.insert(key.clone(), attempt.clone(), State::Running { cancelled: false, ask }, now);
+        self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
+    }
+
+    fn decline(&mut self, now: Time, key: Key, attempt: Attempt, kind: String, decline: Decline) {
+        self.waiting.remove(&key);
+        self.settled.remove(&key);
+        self.log(Level::Info, format!("job {} job={}", decline.error(), attempt.id));
+        self.insert(key.clone(), attempt.clone(), State::Recording, now);
+        self.out.push(Action::Decline { key, attempt, kind, decline });
+    }
+
+    fn resend(&mut self, now: Time, key: &Key) {
+        let Some(Settled { attempt, verdict, .. }) = self.settled.remove(key) else { return };
+        let delivery = Delivery::new(verdict, now).asked_first().resend();
+        self.insert(key.clone(), attempt, State::Undelivered(delivery), now);
+    }
+
+    /// The backend takes a job away.
+    fn cancel(&mut self, now: Time, sent: Time, id: &str) {
+        let named = self.jobs.iter_mut().find(|(_, job)| job.attempt.id.as_str() == id);
+        let Some((key, job)) = named else { return };
+        if sent < job.taken_at {
+            return;
+        }
+        let key = key.clone();
+        match &mut job.state {
+            State::Running { cancelled, .. } => {
+                if !std::mem::replace(cancelled, true) {
+                    self.log(Level::Info, format!("job cancelled by the backend job={id}"));
+                    self.out.push(Action::Order { key, order: Order::Cancel });
+                }
+            }
+            State::Recovered { .. } => self.abandon(&key),
+            State::Undelivered(_) => self.book(now, &key, Booking::Cancelled),
+            State::Recording => {}
+        }
+    }
+
+    fn abandon(&mut self, key: &Key) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            job.state = State::Recording;
+            self.out.push(Action::Abandon { key: key.clone() });
+        }
+    }
+
+    /// Asks about jobs that an earlier run took and never began; not before a good heartbeat.
+    pub(super) fn step_recovered(&mut self, now: Time) {
+        if !self.link.is_good() || !self.stopping.is_no() {
+            return;
+        }
+        for (key, job) in &mut self.jobs {
+            if let State::Recovered { ask, .. } = &mut job.state
+                && matches!(ask, Ask::At(at) if now >= *at)
+            {
+                *ask = Ask::UnderWay;
+                let id = job.attempt.id.clone();
+                self.out.push(Action::Ask { key: key.clone(), id });
+            }
+        }
+    }
+
+    pub(super) fn asked_before_beginning(&mut self, now: Time, key: Key, state: JobState) {
+        match state {
+            JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::Elsewhere => {
+                self.abandon(&key);
+            }
+            JobState::Unknown | JobState::Waiting | JobState::Running => {
+                if !self.stopping.is_no() || self.running().count() >= self.rules.slots {
+                    return;
+                }
+                let Some(job) = self.jobs.remove(&key) else { return };
+                if let State::Recovered { offer, .. } = job.state {
+                    self.take(now, job.attempt, *offer);
+                }
+            }
+        }
+    }
+}
+
+fn again(settled: &Settled, offer: &Offer, now: Time, sent: Time) -> Again {
+    if sent <= settled.acknowledged {
+        // The reply was under way before the backend had our answer.
+        return Again::Ignore;
+    }
+    let last = &settled.attempt;
+    let next = |first| Attempt {
+        id: last.id.clone(),
+        content: offer.content.clone(),
+        number: last.number.saturating_add(1),
+        first,
+    };
+    if offer.content != last.content {
+        return Again::Attempt(next(last.number.saturating_add(1)));
+    }
+    let may_send = now >= settled.resend_at;
+    match settled.verdict {
+        Verdict::Completed if may_send => Again::Resend,
+        Verdict::Failed(Blame::Worker) | Verdict::Declined(Blame::Worker)
+            if last.tries() < TRIES_MAX =>
+        {
+            Again::Attempt(next(last.first))
+        }
+        Verdict::Failed(_) | Verdict::Declined(_) if may_send => Again::Repeat(next(last.first)),
+        Verdict::Completed | Verdict::Failed(_) | Verdict::Declined(_) => Again::Ignore,
+        Verdict::Cancelled => Again::Attempt(next(last.first)),
+    }
+}

@@ -1,0 +1,114 @@
+//! The thread that carries progress, questions and completions. It decides nothing but the order:
+//! questions and completions first, then the newest progress of each job.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+
+use super::Shared;
+use super::event::Event;
+use crate::work::{JobId, Key, Report};
+
+/// How many lines of log an unsent report may hand on to the next.
+const LINES_MAX: usize = 100;
+
+#[derive(Debug)]
+pub(super) enum Order {
+    Progress { key: Key, id: JobId, report: Box<Report> },
+    Ask { key: Key, id: JobId },
+    /// Send the outcome, after `first` if no progress was acknowledged yet.
+    Send { key: Key, first: Option<Box<Report>> },
+}
+
+/// What waits to be carried.
+#[derive(Default)]
+struct Bag {
+    errands: VecDeque<Order>,
+    progress: BTreeMap<Key, (JobId, Box<Report>)>,
+}
+
+pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Event>) {
+    let mut bag = Bag::default();
+    while bag.fill(orders) {
+        let told = match bag.errands.pop_front() {
+            Some(Order::Ask { key, id }) => {
+                let answer = shared.backend.job(&id);
+                events.send(Event::Asked { key, answer })
+            }
+            Some(Order::Send { key, first }) => {
+                let newest = bag.progress.remove(&key).map(|(_, report)| report);
+                let first = first.map(|first| newest.unwrap_or(first));
+                send(shared, key, first.as_deref(), events)
+            }
+            Some(Order::Progress { .. }) | None => {
+                let Some((key, (id, report))) = bag.progress.pop_first() else { continue };
+                let acknowledged = tell_progress(shared, &id, &report);
+                events.send(Event::ProgressSent { key, acknowledged })
+            }
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+impl Bag {
+    /// Waits for something to do, and takes in all there is. False when the loop is gone.
+    fn fill(&mut self, orders: &Receiver<Order>) -> bool {
+        if self.errands.is_empty() && self.progress.is_empty() {
+            match orders.recv() {
+                Ok(order) => self.put(order),
+                Err(_) => return false,
+            }
+        }
+        loop {
+            match orders.try_recv() {
+                Ok(order) => self.put(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn put(&mut self, order: Order) {
+        match order {
+            Order::Progress { key, id, mut report } => {
+                if let Some((_, older)) = self.progress.remove(&key) {
+                    let mut lines = older.lines;
+                    lines.append(&mut report.lines);
+                    report.lines = lines.split_off(lines.len().saturating_sub(LINES_MAX));
+                }
+                self.progress.insert(key, (id, report));
+            }
+            Order::Ask { .. } | Order::Send { .. } => self.errands.push_back(order),
+        }
+    }
+}
+
+fn send(
+    shared: &Shared,
+    key: Key,
+    first: Option<&Report>,
+    events: &Sender<Event>,
+) -> Result<(), std::sync::mpsc::SendError<Event>> {
+    let (record, outcome) = match shared.store.outcome(&key) {
+        Ok(found) => found,
+        Err(error) => return events.send(Event::Unreadable { key, error }),
+    };
+    if let Some(report) = first {
+        let acknowledged = tell_progress(shared, &record.attempt.id, report);
+        events.send(Event::ProgressSent { key: key.clone(), acknowledged })?;
+    }
+    let answer = shared.backend.complete(&record.attempt, &record.kind, &outcome);
+    events.send(Event::Sent { key, answer })
+}
+
+/// Progress that fails is no error of the job's: the newest is sent next time.
+fn tell_progress(shared: &Shared, id: &JobId, report: &Report) -> bool {
+    match shared.backend.progress(id, report) {
+        Ok(()) => true,
+        Err(error) => {
+            log::debug!("progress not sent job={id}: {error}");
+            false
+        }
+    }
+}

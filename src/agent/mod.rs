@@ -1,0 +1,335 @@
+//! The agent: the threads, the one event channel, and the loop that does what the core decides.
+//!
+//! ```text
+//! signals ─┐                          ┌─► net      registers and beats
+//! net ─────┤                          ├─► courier  progress, questions, completions
+//! courier ─┼─► Event ─► core ─► Action┤
+//! jobs ────┘                          └─► a thread a job
+//! ```
+//! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent
+//! down if it panics.
+
+mod core;
+mod courier;
+mod event;
+mod net;
+mod recover;
+mod signals;
+mod work;
+
+use std::collections::BTreeMap;
+use std::io::{self, PipeWriter, Write as _};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use self::core::Core;
+use crate::backend::{Backend, Facts};
+use crate::config::{Config, Identity, Problems};
+use crate::exit::Exit;
+use crate::machine::{self, GpuWatch};
+use crate::reading::Specs;
+use crate::store::{self, Store};
+use crate::work::{Key, Kind, Order};
+use crate::{clock, store::Phase, store::Record};
+use event::{Action, Event};
+use recover::recover;
+
+/// The loop looks at the clock at least so often: the channel's own timer stands still while the
+/// machine sleeps, the core's deadlines do not.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the GPUs are looked at.
+const GPU_PERIOD: Duration = Duration::from_secs(5);
+
+/// How long a start waits for the GPU driver.
+const GPU_FIRST: Duration = Duration::from_secs(5);
+
+/// Why the agent could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    State(#[from] store::Error),
+    #[error("cannot start the thread or pipe for {what}: {source}")]
+    Start { what: &'static str, source: io::Error },
+    #[error("the {0} thread died of a bug")]
+    Panicked(&'static str),
+}
+
+/// Everything the threads share; all of it is read-only, or locks for itself.
+struct Shared {
+    config: Config,
+    store: Store,
+    backend: Backend,
+    gpus: GpuWatch,
+    worker_id: String,
+}
+
+/// Works for the backend until there is a reason to stop.
+pub(crate) fn run(config: Config) -> Result<Exit, Error> {
+    let store = Store::open(&config.identity.state_dir)?;
+    let worker_id = match &config.identity.worker_id {
+        Some(id) => id.clone(),
+        None => store.worker_id(|| make_worker_id(&config.identity))?,
+    };
+    let backend = Backend::new(&config.connection, worker_id.clone())?;
+    let gpus = machine::watch(GPU_PERIOD);
+    let shared = Shared { config, store, backend, gpus, worker_id };
+    let left = recover(&shared)?;
+    log::info!(
+        "started version={} worker={} backend={} config={}",
+        env!("CARGO_PKG_VERSION"),
+        shared.worker_id,
+        shared.config.connection.backend.base,
+        shared.config.file.as_ref().map_or("none".into(), |file| file.display().to_string()),
+    );
+    let now = clock::since_boot();
+    let rules = shared.config.rules.clone();
+    let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);
+    // The outer result is the scope's: its threads report their panics through their guards.
+    thread::scope(|scope| work(scope, &shared, core))
+}
+
+fn work<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    shared: &'scope Shared,
+    mut core: Core,
+) -> Result<Exit, Error> {
+    let (events, heard) = mpsc::channel();
+    let (net, net_orders) = mpsc::channel();
+    let (courier, courier_orders) = mpsc::channel();
+    let starting = |what| move |source| Error::Start { what, source };
+    let signals = signals::watch().map_err(starting("signals"))?;
+    let _close_signals = signals.closer();
+    spawn(scope, "signals", &events, move |events| signals.run(&events))?;
+    spawn(scope, "net", &events, move |events| net::run(shared, &net_orders, &events))?;
+    spawn(scope, "courier", &events, move |events| {
+        courier::run(shared, &courier_orders, &events);
+    })?;
+    let mut hands = Hands { scope, shared, events, net, courier, orders: BTreeMap::new() };
+    let mut event = Event::Tick;
+    loop {
+        if let Event::Panicked(name) = event {
+            return Err(Error::Panicked(name));
+        }
+        if let Event::Ended { key, .. } = &event {
+            hands.orders.remove(key);
+        }
+        for action in core.handle(clock::since_boot(), event) {
+            if let Some(exit) = hands.perform(action)? {
+                log::info!("stopped");
+                return Ok(exit);
+            }
+        }
+        event = next_event(&core, &heard);
+    }
+}
+
+fn next_event(core: &Core, heard: &Receiver<Event>) -> Event {
+    let now = clock::since_boot();
+    let due = core.next_deadline().map_or(LOOK_EVERY, |deadline| deadline.saturating_sub(now));
+    match heard.recv_timeout(due.min(LOOK_EVERY)) {
+        Ok(event) => event,
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Event::Tick,
+    }
+}
+
+/// Starts a named thread of the scope. If it panics, the loop hears of it.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &'static str,
+    events: &Sender<Event>,
+    run: impl FnOnce(Sender<Event>) + Send + 'scope,
+) -> Result<(), Error> {
+    let guard = PanicGuard { name, events: events.clone() };
+    let events = events.clone();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, move || {
+            let _guard = guard;
+            run(events);
+        })
+        .map(|_| ())
+        .map_err(|source| Error::Start { what: name, source })
+}
+
+struct PanicGuard {
+    name: &'static str,
+    events: Sender<Event>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Without a loop to hear it the agent is ending already.
+            self.events.send(Event::Panicked(self.name)).ok();
+        }
+    }
+}
+
+/// What the core's actions are done with. Dropping it closes every mailbox, which ends the threads.
+struct Hands<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    shared: &'scope Shared,
+    events: Sender<Event>,
+    net: Sender<net::Order>,
+    courier: Sender<courier::Order>,
+    /// The pipe to each running job.
+    orders: BTreeMap<Key, PipeWriter>,
+}
+
+impl Hands<'_, '_> {
+    fn perform(&mut self, action: Action) -> Result<Option<Exit>, Error> {
+        match action {
+            Action::Register => self.tell_net(net::Order::Register),
+            Action::Beat { status, jobs, paused } => {
+                self.tell_net(net::Order::Beat { status, jobs, paused });
+            }
+            Action::Start { key, attempt, offer } => self.start(key, attempt, offer)?,
+            Action::Decline { key, attempt, kind, decline } => {
+                let record = self.record(attempt, kind, work::declined(decline));
+                self.record_outcome(key, &record);
+            }
+            Action::Repeat { key, attempt } => self.repeat(key, attempt),
+            Action::Abandon { key } => self.abandon(key),
+            Action::Order { key, order } => self.order(&key, order),
+            Action::SendProgress { key, id, report } => {
+                self.tell_courier(courier::Order::Progress { key, id, report });
+            }
+            Action::Ask { key, id } => self.tell_courier(courier::Order::Ask { key, id }),
+            Action::Send { key, first } => self.tell_courier(courier::Order::Send { key, first }),
+            Action::Book { key, booking } => {
+                log_error(self.shared.store.book(&key, &booking, clock::wall()));
+            }
+            Action::NoteWait { key, waited } => {
+                log_error(self.shared.store.note_wait(&key, waited));
+            }
+            Action::Log(level, line) => log::log!(level, "{line}"),
+            Action::Exit(exit) => return Ok(Some(exit)),
+            Action::ExitNow(exit) => leave_now(exit),
+        }
+        Ok(None)
+    }
+
+    fn start(
+        &mut self,
+        key: Key,
+        attempt: crate::work::Attempt,
+        offer: Box<crate::job::Offer>,
+    ) -> Result<(), Error> {
+        let (orders, giver) =
+            io::pipe().map_err(|source| Error::Start { what: "a job's orders", source })?;
+        self.orders.insert(key.clone(), giver);
+        let shared = self.shared;
+        spawn(self.scope, "job", &self.events, move |events| {
+            work::run(work::Assignment { shared, key, attempt, offer: *offer, orders, events });
+        })
+    }
+
+    fn order(&mut self, key: &Key, order: Order) {
+        if let Some(mut giver) = self.orders.get(key) {
+            // A job that has just ended reads no more orders.
+            giver.write_all(&[order.byte()]).ok();
+        }
+    }
+
+    /// Records the last attempt's failure as this one's outcome, marked as the last word.
+    fn repeat(&self, key: Key, attempt: crate::work::Attempt) {
+        match self.shared.store.outcome(&key) {
+            Ok((last, outcome)) => {
+                let record = self.record(attempt, last.kind, work::final_failure(outcome));
+                self.record_outcome(key, &record);
+            }
+            Err(error) => self.tell(Event::Unreadable { key, error }),
+        }
+    }
+
+    fn abandon(&self, key: Key) {
+        match self.shared.store.read(&key) {
+            Ok(last) => {
+                let record = self.record(last.attempt, last.kind, work::cancelled());
+                self.record_outcome(key, &record);
+            }
+            Err(error) => self.tell(Event::Unreadable { key, error }),
+        }
+    }
+
+    fn record(&self, attempt: crate::work::Attempt, kind: String, outcome: crate::work::Outcome) -> Record {
+        let origin = self.shared.config.connection.backend.origin.clone();
+        let phase = Phase::Finished { outcome, waited: Duration::ZERO };
+        Record { attempt, origin, kind, offer: None, phase }
+    }
+
+    fn record_outcome(&self, key: Key, record: &Record) {
+        let Phase::Finished { outcome, .. } = &record.phase else { return };
+        let verdict = outcome.verdict();
+        match self.shared.store.write(&key, record) {
+            Ok(()) => self.tell(Event::Ended { key, verdict }),
+            Err(error) => self.tell(Event::NotTaken { key, error: error.to_string() }),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // The loop, which is us, holds the other end.
+        self.events.send(event).ok();
+    }
+
+    fn tell_net(&self, order: net::Order) {
+        // A thread that is gone has panicked, which its guard tells.
+        self.net.send(order).ok();
+    }
+
+    fn tell_courier(&self, order: courier::Order) {
+        self.courier.send(order).ok();
+    }
+}
+
+fn log_error(result: Result<(), String>) {
+    if let Err(error) = result {
+        log::error!("{error}");
+    }
+}
+
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "asked to leave without waiting for anyone; jobs end with our end of their stdin"
+)]
+fn leave_now(exit: Exit) -> ! {
+    std::process::exit(exit as i32)
+}
+
+fn make_worker_id(identity: &Identity) -> String {
+    let dir = &identity.state_dir;
+    // The folder was just opened; should it not resolve, its own spelling is as good a name.
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    machine::worker_id(machine::read_machine_id().as_deref(), &dir, fastrand::u128(..))
+}
+
+/// What would be registered of this machine.
+pub(crate) fn facts(identity: &Identity, slots: usize, gpus: &GpuWatch) -> Result<Facts, Error> {
+    let kept = store::read_worker_id(&identity.state_dir).ok().flatten();
+    let worker_id = identity.worker_id.clone().or(kept);
+    let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
+    let specs = machine::specs(&identity.state_dir, gpus.wait_first(GPU_FIRST).specs.to_vec());
+    Ok(make_facts(identity, worker_id, slots, specs))
+}
+
+fn make_facts(identity: &Identity, worker_id: String, slots: usize, specs: Specs) -> Facts {
+    let short = worker_id.get(..8).unwrap_or(&worker_id);
+    Facts {
+        name: identity.name.clone().unwrap_or_else(|| format!("Provider-{short}")),
+        address: identity
+            .address
+            .clone()
+            .unwrap_or_else(|| format!("QUBIC_{}", worker_id.to_uppercase())),
+        location: identity.location.clone(),
+        price: identity.price,
+        slots,
+        kinds: Kind::ALL.map(Kind::name).to_vec(),
+        specs,
+        worker_id,
+    }
+}

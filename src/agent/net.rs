@@ -1,0 +1,94 @@
+//! The thread that registers and beats, so that nothing else waits for the backend.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::event::{Event, Heard};
+use super::{GPU_FIRST, Shared, make_facts};
+use crate::backend::{Beat, BeatReply, RegisterError, Status};
+use crate::job;
+use crate::machine::{self, HostMeter};
+use crate::reading::Reading;
+use crate::work::JobId;
+use crate::{clock, text};
+
+/// So many different oddities are remembered; then we begin anew.
+const SAID_MAX: usize = 1000;
+
+/// What the loop asks of this thread.
+#[derive(Debug)]
+pub(super) enum Order {
+    Register,
+    Beat { status: Status, jobs: Vec<JobId>, paused: Option<String> },
+}
+
+pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Event>) {
+    let mut meter = HostMeter::with_boot();
+    let mut said = Said::default();
+    for order in orders {
+        let event = match order {
+            Order::Register => Event::Registered(register(shared, &mut said)),
+            Order::Beat { status, jobs, paused } => {
+                let sent = clock::since_boot();
+                let gpus = shared.gpus.latest();
+                let reading = Reading { host: meter.read(), gpus: gpus.usage };
+                let beat = Beat { status, jobs, paused, reading, at: clock::wall() };
+                let answer = shared.backend.heartbeat(&beat);
+                Event::Beat { sent, answer: answer.map(|reply| hear(shared, reply, &mut said)) }
+            }
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn register(shared: &Shared, said: &mut Said) -> Result<(), RegisterError> {
+    let config = &shared.config;
+    let gpus = shared.gpus.wait_first(GPU_FIRST);
+    if let Some(trouble) = &gpus.trouble {
+        said.once(log::Level::Info, &format!("GPU: {trouble}"));
+    }
+    let specs = machine::specs(&config.identity.state_dir, gpus.specs.to_vec());
+    let id = shared.worker_id.clone();
+    let facts = make_facts(&config.identity, id, config.rules.slots, specs);
+    shared.backend.register(&facts)
+}
+
+/// Takes a reply apart. What cannot be understood is said once, and is nobody else's trouble.
+fn hear(shared: &Shared, reply: BeatReply, said: &mut Said) -> Heard {
+    let origin = &shared.config.connection.backend.origin;
+    let mut heard = Heard { polled: reply.polled, interval: reply.interval, ..Heard::default() };
+    for oddity in &reply.oddities {
+        said.once(log::Level::Warn, oddity);
+    }
+    for raw in &reply.jobs {
+        match job::parse(raw, origin) {
+            Ok(offer) => {
+                let given = offer.provider_id.as_deref();
+                let others = given.is_some_and(|id| !shared.backend.is_our_provider(id));
+                if !(reply.polled && others) {
+                    heard.offers.push(offer);
+                }
+            }
+            Err(problem) => said.once(log::Level::Warn, &format!("job skipped: it {problem}")),
+        }
+    }
+    heard.cancel = reply.cancel.iter().filter_map(|id| JobId::parse(id)).collect();
+    heard
+}
+
+/// What was said already: a backend repeats itself at every beat, the log does not.
+#[derive(Default)]
+struct Said(BTreeSet<String>);
+
+impl Said {
+    fn once(&mut self, level: log::Level, line: &str) {
+        if self.0.len() >= SAID_MAX {
+            self.0.clear();
+        }
+        if self.0.insert(text::cap(line, 500)) {
+            log::log!(level, "{line}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What an earlier run of the agent left behind.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::core::{Left, LeftHow};
+use super::{Error, Shared};
+use crate::clock;
+use crate::job::{self, Offer};
+use crate::process;
+use crate::store::{Phase, Record};
+use crate::work::{Ending, Failure, Key, Outcome, Reason, Stage};
+
+/// Reads the records. A job that was running is over: its program ended with the agent, or is ended
+/// now, and it counts as lost.
+pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
+    let origin = &shared.config.connection.backend.origin;
+    let found = shared.store.recover(origin, clock::wall())?;
+    for line in &found.quarantined {
+        log::error!("{line}");
+    }
+    let left: Vec<Left> =
+        found.records.into_iter().filter_map(|(key, record)| look(shared, key, record)).collect();
+    let open = left.iter().filter(|left| !matches!(left.how, LeftHow::Delivered(_))).count();
+    if open > 0 {
+        log::info!("{open} jobs of an earlier run are not delivered yet");
+    }
+    Ok(left)
+}
+
+fn look(shared: &Shared, key: Key, record: Record) -> Option<Left> {
+    let attempt = record.attempt.clone();
+    let how = match &record.phase {
+        Phase::Taken => match offer(shared, &record) {
+            Some(offer) => LeftHow::Taken(Box::new(offer)),
+            None => lose(shared, &key, record, "the offer it was taken from cannot be read")?,
+        },
+        Phase::Running(handle) => {
+            process::kill_orphan(handle);
+            lose(shared, &key, record, "the worker ended while the job ran")?
+        }
+        Phase::Finished { outcome, waited } => {
+            LeftHow::Finished { verdict: outcome.verdict(), waited: *waited }
+        }
+        Phase::Delivered { outcome, .. } => LeftHow::Delivered(outcome.verdict()),
+    };
+    Some(Left { key, attempt, how })
+}
+
+fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
+    let raw = RawValue::from_string(record.offer.clone()?).ok()?;
+    let offer = job::parse(&raw, &shared.config.connection.backend.origin).ok()?;
+    offer.job.is_ok().then_some(offer)
+}
+
+fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Option<LeftHow> {
+    let failure = Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {why}"));
+    let outcome = Outcome::without_run(Ending::Failed(failure), clock::wall());
+    let verdict = outcome.verdict();
+    log::warn!("job lost job={}: {why}", record.attempt.id);
+    let phase = Phase::Finished { outcome, waited: Duration::ZERO };
+    let record = Record { offer: None, phase, ..record };
+    if let Err(error) = shared.store.write(key, &record) {
+        // It stays as it was, for the next start to find.
+        log::error!("{error}");
+        return None;
+    }
+    Some(LeftHow::Finished { verdict, waited: Duration::ZERO })
+}

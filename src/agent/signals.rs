@@ -1,0 +1,46 @@
+//! Signals become events: TERM and INT ask for a drain, QUIT for an end now.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::mpsc::Sender;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::event::{Event, StopRequest};
+
+pub(super) struct Watch {
+    signals: Signals,
+}
+
+/// Ends the watching thread when dropped; it would otherwise wait for one more signal.
+pub(super) struct Closer(Handle);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+pub(super) fn watch() -> io::Result<Watch> {
+    Ok(Watch { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])? })
+}
+
+impl Watch {
+    pub(super) fn closer(&self) -> Closer {
+        Closer(self.signals.handle())
+    }
+
+    pub(super) fn run(mut self, events: &Sender<Event>) {
+        for signal in self.signals.forever() {
+            let request = match signal {
+                SIGQUIT => StopRequest::Cancel,
+                // The terminal is going away. A service has none, and keeps HUP for a reload.
+                SIGHUP if !io::stdin().is_terminal() => continue,
+                _ => StopRequest::Drain,
+            };
+            if events.send(Event::Stop(request)).is_err() {
+                return;
+            }
+        }
+    }
+}

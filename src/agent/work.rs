@@ -1,0 +1,223 @@
+//! The thread of one job: taken → staged → run → collected → recorded, each step on disk before the
+//! next can be seen.
+
+use std::io::PipeReader;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Shared;
+use super::event::Event;
+use crate::backend::wire::LAST_ATTEMPT;
+use crate::job::{self, Limits, Offer, Run, Watch};
+use crate::machine::HostMeter;
+use crate::process::{Child, Program};
+use crate::reading::Reading;
+use crate::store::{Phase, Record, replace};
+use crate::work::{
+    Attempt, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage, Task,
+};
+use crate::{cli, clock, runner};
+
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often an outcome that cannot be written is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(5);
+
+/// A job, and all its thread needs.
+pub(super) struct Assignment<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) key: Key,
+    pub(super) attempt: Attempt,
+    pub(super) offer: Offer,
+    pub(super) orders: PipeReader,
+    pub(super) events: Sender<Event>,
+}
+
+/// Takes the job and sees it through to its recorded outcome.
+pub(super) fn run(assignment: Assignment<'_>) {
+    let taken = assignment.record(Phase::Taken, Some(assignment.offer.text.clone()));
+    if let Err(error) = assignment.shared.store.write(&assignment.key, &taken) {
+        let error = error.to_string();
+        return assignment.tell(Event::NotTaken { key: assignment.key.clone(), error });
+    }
+    let Some(outcome) = assignment.outcome() else { return };
+    log_end(&assignment.attempt, &outcome);
+    let verdict = outcome.verdict();
+    if assignment.record_for_sure(outcome) {
+        assignment.tell(Event::Ended { key: assignment.key.clone(), verdict });
+    }
+}
+
+impl Assignment<'_> {
+    /// Runs the job. Nothing when the agent went away meanwhile: the next start finds the record.
+    fn outcome(&self) -> Option<Outcome> {
+        // Only jobs that could be understood are assigned.
+        let job = self.offer.job.as_ref().ok()?;
+        let mut metrics = Object::new();
+        let ending = match self.begin(job) {
+            Ok(child) => self.watch(job, child, &mut metrics)?,
+            Err(failure) => Ending::Failed(failure),
+        };
+        Some(Outcome { ending, metrics, at: clock::wall() })
+    }
+
+    /// Stages the job and starts its program, held; records its handle.
+    fn begin(&self, job: &Job) -> Result<Child, Failure> {
+        let store = &self.shared.store;
+        let staging =
+            |error: String| Failure::of_worker(Reason::Internal, Stage::Stage, one_line(&error));
+        let work = store.make_work(&self.key).map_err(|error| staging(error.to_string()))?;
+        let write = |path: &Path, content: &[u8]| {
+            replace(path, content).map_err(|error| error.to_string())
+        };
+        job::stage(job, &work.join("in"), write).map_err(staging)?;
+        let starting = |error: String| {
+            let error = format!("the program cannot be started: {}", one_line(&error));
+            Failure::of_worker(Reason::StartFailed, Stage::Run, error)
+        };
+        let child =
+            Child::start(&program(job, &work)).map_err(|error| starting(error.to_string()))?;
+        let handle = child.handle().map_err(|error| starting(error.to_string()))?;
+        let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
+        store.write(&self.key, &running).map_err(|error| starting(error.to_string()))?;
+        Ok(child)
+    }
+
+    fn watch(&self, job: &Job, child: Child, metrics: &mut Object) -> Option<Ending> {
+        let mut meter = HostMeter::new();
+        let gpus = &self.shared.gpus;
+        let mut read = || Reading { host: meter.read(), gpus: gpus.latest().usage };
+        let mut report = |report: Report| {
+            let report = Box::new(report);
+            self.tell(Event::Progress { key: self.key.clone(), report });
+        };
+        let limits = Limits {
+            time: job.time_limit,
+            report_every: self.shared.config.rules.progress_interval,
+            grace: GRACE,
+        };
+        let mut watch =
+            Watch { orders: &self.orders, limits, read: &mut read, report: &mut report };
+        let (run, costs) = match job::watch(child, &mut watch) {
+            Ok(ended) => ended,
+            Err(error) => {
+                let error = format!("the program was lost sight of: {error}");
+                let failure = Failure::of_worker(Reason::Internal, Stage::Run, error);
+                return Some(Ending::Failed(failure));
+            }
+        };
+        *metrics = job::metrics(&costs, clock::since_boot());
+        match run {
+            Run::Done(printed) => Some(self.collect(printed)),
+            Run::Failed(failure) => Some(Ending::Failed(failure)),
+            Run::Cancelled => Some(Ending::Cancelled),
+            Run::Abandoned => None,
+        }
+    }
+
+    fn collect(&self, printed: Option<Object>) -> Ending {
+        let out = self.shared.store.work_dir(&self.key).join("out");
+        match job::collect(&out, printed) {
+            Ok(result) => Ending::Completed(result),
+            Err(error) => {
+                Ending::Failed(Failure::of_worker(Reason::Internal, Stage::Collect, error))
+            }
+        }
+    }
+
+    fn record(&self, phase: Phase, offer: Option<String>) -> Record {
+        Record {
+            attempt: self.attempt.clone(),
+            origin: self.shared.config.connection.backend.origin.clone(),
+            kind: self.offer.kind.clone(),
+            offer,
+            phase,
+        }
+    }
+
+    /// Records the outcome, however long that takes: without its record it may not be sent. False
+    /// when the agent went away first.
+    fn record_for_sure(&self, outcome: Outcome) -> bool {
+        let record = self.record(Phase::Finished { outcome, waited: Duration::ZERO }, None);
+        let mut said = false;
+        while let Err(error) = self.shared.store.write(&self.key, &record) {
+            if !said {
+                log::error!("{error}; the result of job={} waits in memory", self.attempt.id);
+                said = true;
+            }
+            if self.agent_gone_within(RECORD_AGAIN) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn agent_gone_within(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.orders.as_fd(), PollFlags::empty())];
+        let Ok(time) = Timespec::try_from(time) else { return false };
+        // Only the end of the pipe is looked for: an order means nothing any more.
+        poll(&mut fds, Some(&time)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    }
+
+    fn tell(&self, event: Event) {
+        // Without a loop the agent is ending; the record tells the next one.
+        self.events.send(event).ok();
+    }
+}
+
+fn program(job: &Job, work: &Path) -> Program {
+    match &job.task {
+        Task::Compute(_) => runner::engine(&job.id, work, cli::ENGINE),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    crate::text::one_line(text, 300)
+}
+
+fn log_end(attempt: &Attempt, outcome: &Outcome) {
+    let seconds = outcome.metrics.get("processingTimeSeconds").and_then(serde_json::Value::as_f64);
+    let seconds = seconds.unwrap_or(0.0);
+    let id = &attempt.id;
+    match &outcome.ending {
+        Ending::Completed(_) => log::info!("job completed job={id} seconds={seconds:.1}"),
+        Ending::Failed(failure) => {
+            log::warn!("job failed job={id} seconds={seconds:.1}: {}", failure.error);
+        }
+        Ending::Declined(_) | Ending::Cancelled => {
+            log::info!("job cancelled job={id} seconds={seconds:.1}");
+        }
+    }
+}
+
+pub(super) fn declined(decline: Decline) -> Outcome {
+    Outcome::without_run(Ending::Declined(decline), clock::wall())
+}
+
+pub(super) fn cancelled() -> Outcome {
+    Outcome::without_run(Ending::Cancelled, clock::wall())
+}
+
+/// The same failure once more, with the words that tell the backend to stop handing it back.
+pub(super) fn final_failure(outcome: Outcome) -> Outcome {
+    let marked = |error: String| match error.strip_suffix(LAST_ATTEMPT) {
+        Some(_) => error,
+        None => error + LAST_ATTEMPT,
+    };
+    let ending = match outcome.ending {
+        Ending::Failed(failure) => {
+            Ending::Failed(Failure { error: marked(failure.error.clone()), ..failure })
+        }
+        Ending::Declined(decline) => {
+            Ending::Declined(Decline { reason: marked(decline.reason), ..decline })
+        }
+        ending @ (Ending::Completed(_) | Ending::Cancelled) => ending,
+    };
+    let at: SystemTime = clock::wall();
+    Outcome { ending, at, ..outcome }
+}

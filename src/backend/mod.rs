@@ -1,0 +1,472 @@
+//! The marketplace: one method an endpoint, each with an absolute deadline.
+//!
+//! Which dialect the backend speaks (`register` or `quick-register`, jobs in the heartbeat or by
+//! polling) is learnt anew at every start, and kept here.
+
+mod error;
+pub(crate) mod wire;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use ureq::http::{Response, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+pub(crate) use error::{Error, Verdict};
+
+use crate::config::{Connection, Problems, read_token};
+use crate::reading::{Reading, Specs};
+use crate::secret::Secret;
+use crate::text;
+use crate::work::{Attempt, JobId, Object, Outcome, Report};
+use wire::Fields;
+
+/// The most of a reply that is read.
+const REPLY_MAX: u64 = 8 << 20;
+
+/// The real backend closes idle connections after 5 s; one older than this may be gone already.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// What is registered.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) worker_id: String,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) location: String,
+    pub(crate) price: f64,
+    pub(crate) slots: usize,
+    pub(crate) kinds: Vec<&'static str>,
+    pub(crate) specs: Specs,
+}
+
+/// What a heartbeat says.
+#[derive(Debug, Clone)]
+pub(crate) struct Beat {
+    pub(crate) status: Status,
+    /// Taken and not yet acknowledged, oldest first.
+    pub(crate) jobs: Vec<JobId>,
+    pub(crate) paused: Option<String>,
+    pub(crate) reading: Reading,
+    pub(crate) at: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Online,
+    Busy,
+    Offline,
+}
+
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Busy => "busy",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// What a heartbeat brought back.
+#[derive(Debug, Default)]
+pub(crate) struct BeatReply {
+    pub(crate) jobs: Vec<Box<RawValue>>,
+    /// Whether the jobs were polled for: then they may be nobody's yet.
+    pub(crate) polled: bool,
+    pub(crate) cancel: Vec<String>,
+    pub(crate) interval: Option<Duration>,
+    /// What could not be read, a line each.
+    pub(crate) oddities: Vec<String>,
+}
+
+/// What became of a completion that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    Acknowledged,
+    Rejected(String),
+}
+
+/// What the backend says of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobState {
+    /// It does not say: no such route, no such job, or not for us to ask.
+    Unknown,
+    /// Given to somebody else.
+    Elsewhere,
+    /// Waits to be started.
+    Waiting,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// Speaks to one backend as one worker.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    agent: Agent,
+    connection: Connection,
+    worker_id: String,
+    token: RwLock<Option<Secret>>,
+    provider_id: RwLock<Option<String>>,
+    /// Whether the last heartbeat came back without `pendingJobs`.
+    legacy: AtomicBool,
+}
+
+struct Reply {
+    call: String,
+    status: u16,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+    /// The body's fields if it is a JSON object, else why it is not.
+    fields: Result<Fields, String>,
+    body: Vec<u8>,
+}
+
+impl Backend {
+    pub(crate) fn new(connection: &Connection, worker_id: String) -> Result<Self, Problems> {
+        let token = connection.token_file.as_deref().map(read_token).transpose()?;
+        let agent = Agent::config_builder()
+            .timeout_global(Some(connection.request_timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_age(IDLE_MAX)
+            .max_idle_connections(2)
+            // Bodies are small; the default buffers of 128 KiB each are most of an idle agent's memory.
+            .input_buffer_size(16 << 10)
+            .output_buffer_size(16 << 10)
+            .user_agent(concat!("qubix-worker/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls(connection)?)
+            .build()
+            .new_agent();
+        Ok(Self {
+            agent,
+            connection: connection.clone(),
+            worker_id,
+            token: RwLock::new(token),
+            provider_id: RwLock::new(None),
+            legacy: AtomicBool::new(false),
+        })
+    }
+
+    /// `POST /api/providers/register`, and `quick-register` where that is what the backend wants.
+    pub(crate) fn register(&self, facts: &Facts) -> Result<(), RegisterError> {
+        let reply = self.post("/api/providers/register", &wire::Register::new(facts), None)?;
+        let reply = if matches!(reply.status, 301 | 308 | 404 | 405 | 410) {
+            if !is_qubic_address(&facts.address) {
+                return Err(RegisterError::NeedsAddress(reply.no().to_string()));
+            }
+            self.post("/api/providers/quick-register", &wire::quick_register(facts), None)?
+        } else {
+            reply
+        };
+        let quick = reply.call.ends_with("quick-register");
+        let fields = reply.good()?;
+        let provider: Option<Object> = wire::field(&fields, "provider").unwrap_or_default();
+        let id = provider.as_ref().and_then(|provider| provider.get("id")).and_then(Value::as_str);
+        *self.provider_id.write().unwrap_or_else(PoisonError::into_inner) = id.map(str::to_owned);
+        log::debug!("registered by {}", if quick { "quick-register" } else { "register" });
+        Ok(())
+    }
+
+    /// `POST /api/providers/:workerId/heartbeat`, followed by a poll for jobs where they don't come
+    /// with its reply.
+    pub(crate) fn heartbeat(&self, beat: &Beat) -> Result<BeatReply, Error> {
+        let legacy = self.legacy.load(Ordering::Relaxed);
+        let body = wire::heartbeat(&self.worker_id, beat, legacy);
+        let path = format!("/api/providers/{}/heartbeat", self.worker_id);
+        let fields = self.post(&path, &body, None)?.good()?;
+        let mut reply = BeatReply::default();
+        let mut odd = |oddity| reply.oddities.push(format!("heartbeat reply: {oddity}"));
+        let interval: Option<f64> = wire::field(&fields, "heartbeatIntervalMs")
+            .map_err(&mut odd)
+            .unwrap_or_default();
+        match interval {
+            Some(ms) if (5_000.0..=600_000.0).contains(&ms) => {
+                reply.interval = Some(Duration::from_secs_f64(ms / 1000.0));
+            }
+            Some(ms) => odd(format!("its heartbeatIntervalMs {ms} is not between 5000 and 600000")),
+            None => {}
+        }
+        let cancel: Option<Vec<Value>> =
+            wire::field(&fields, "cancelJobs").map_err(&mut odd).unwrap_or_default();
+        let jobs: Option<Vec<Box<RawValue>>> =
+            wire::field(&fields, "pendingJobs").map_err(&mut odd).unwrap_or_default();
+        reply.cancel = cancel
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|id| id.as_str().map(str::to_owned))
+            .collect();
+        self.learn_dialect(!fields.contains_key("pendingJobs"));
+        reply.jobs = jobs.unwrap_or_default();
+        if self.is_legacy() && beat.status == Status::Online {
+            reply.polled = true;
+            match self.pending() {
+                Ok(jobs) => reply.jobs = jobs,
+                // The heartbeat itself was good; the next one asks again.
+                Err(error) => reply.oddities.push(error.to_string()),
+            }
+        }
+        Ok(reply)
+    }
+
+    /// `GET /api/jobs/pending/:workerId`, of a backend that does not list jobs in its heartbeat.
+    fn pending(&self) -> Result<Vec<Box<RawValue>>, Error> {
+        let reply = self.get(&format!("/api/jobs/pending/{}", self.worker_id))?;
+        if reply.status != 200 {
+            return Err(reply.no());
+        }
+        serde_json::from_slice(&reply.body)
+            .map_err(|error| Error::Undecodable { call: reply.call, cause: error.to_string() })
+    }
+
+    /// `POST /api/jobs/:jobId/progress`.
+    pub(crate) fn progress(&self, id: &JobId, report: &Report) -> Result<(), Error> {
+        let body = wire::progress(&self.worker_id, report, self.is_legacy());
+        self.post(&format!("/api/jobs/{id}/progress"), &body, None)?.good().map(|_| ())
+    }
+
+    /// `POST /api/jobs/:jobId/complete`.
+    pub(crate) fn complete(
+        &self,
+        attempt: &Attempt,
+        kind: &str,
+        outcome: &Outcome,
+    ) -> Result<Receipt, Error> {
+        let body = wire::complete(&self.worker_id, kind, outcome);
+        let key = wire::idempotency_key(&self.worker_id, attempt);
+        let reply = self.post(&format!("/api/jobs/{}/complete", attempt.id), &body, Some(&key))?;
+        match (reply.status, &reply.fields) {
+            (403 | 404 | 409, Ok(_)) => Ok(Receipt::Rejected(reply.no().to_string())),
+            _ => reply.good().map(|_| Receipt::Acknowledged),
+        }
+    }
+
+    /// `GET /api/jobs/:jobId`. An error means: ask again later.
+    pub(crate) fn job(&self, id: &JobId) -> Result<JobState, Error> {
+        let reply = self.get(&format!("/api/jobs/{id}"))?;
+        if matches!(reply.status, 408 | 429 | 500..) {
+            return Err(reply.no());
+        }
+        if reply.status != 200 {
+            return Ok(JobState::Unknown);
+        }
+        let body: Object = serde_json::from_slice(&reply.body)
+            .map_err(|error| Error::Undecodable { call: reply.call, cause: error.to_string() })?;
+        Ok(self.state(&wire::JobView::read(&body)))
+    }
+
+    fn state(&self, view: &wire::JobView) -> JobState {
+        let other_worker = view.provider_worker_id.as_ref().is_some_and(|id| *id != self.worker_id);
+        let other_provider = view.provider_id.as_ref().is_some_and(|id| !self.is_our_provider(id));
+        // Of the two names the worker's is the surer one: a provider's id is only as good as the
+        // registration's reply.
+        let elsewhere = match view.provider_worker_id {
+            Some(_) => other_worker,
+            None => other_provider,
+        };
+        match view.status.as_deref().map(str::to_uppercase).as_deref() {
+            Some("CANCELLED" | "CANCELED") => JobState::Cancelled,
+            _ if elsewhere => JobState::Elsewhere,
+            Some("COMPLETED") => JobState::Completed,
+            Some("FAILED") => JobState::Failed,
+            Some("PENDING" | "ASSIGNED") => JobState::Waiting,
+            Some("RUNNING") => JobState::Running,
+            _ => JobState::Unknown,
+        }
+    }
+
+    /// Whether a job given to this provider id is ours, as far as we can tell.
+    pub(crate) fn is_our_provider(&self, id: &str) -> bool {
+        let ours = self.provider_id.read().unwrap_or_else(PoisonError::into_inner);
+        ours.as_ref().is_none_or(|ours| ours == id) || id == self.worker_id
+    }
+
+    fn is_legacy(&self) -> bool {
+        self.legacy.load(Ordering::Relaxed)
+    }
+
+    fn learn_dialect(&self, legacy: bool) {
+        if self.legacy.swap(legacy, Ordering::Relaxed) != legacy {
+            let how = if legacy { "by polling, and reads snake_case" } else { "with its heartbeat" };
+            log::info!("this backend gives jobs {how}");
+        }
+    }
+
+    fn post(&self, path: &str, body: &impl Serialize, key: Option<&str>) -> Result<Reply, Error> {
+        let call = format!("POST {path}");
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Error::Undecodable { call: call.clone(), cause: error.to_string() })?;
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.connection.backend.base))
+            .content_type("application/json");
+        if let Some(token) = self.authorization() {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        self.answer(call, request.send(&body))
+    }
+
+    fn get(&self, path: &str) -> Result<Reply, Error> {
+        let mut request = self
+            .agent
+            .get(format!("{}{path}", self.connection.backend.base))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = self.authorization() {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        self.answer(format!("GET {path}"), request.call())
+    }
+
+    fn authorization(&self) -> Option<String> {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().map(|token| format!("Bearer {}", token.expose()))
+    }
+
+    fn answer(
+        &self,
+        call: String,
+        response: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Reply, Error> {
+        let failed = |error: ureq::Error| match error {
+            ureq::Error::BodyExceedsLimit(_) => Error::Undecodable {
+                call: call.clone(),
+                cause: "the reply is over 8 MiB: is this the backend?".into(),
+            },
+            error => Error::Unreachable { call: call.clone(), cause: cause(&error) },
+        };
+        let mut response = response.map_err(failed)?;
+        let body =
+            response.body_mut().with_config().limit(REPLY_MAX).read_to_vec().map_err(failed)?;
+        let status = response.status().as_u16();
+        log::debug!("{call}: {status} bytes={}", body.len());
+        if matches!(status, 401 | 403) {
+            self.reload_token();
+        }
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        Ok(Reply {
+            status,
+            retry_after: text(header::RETRY_AFTER).and_then(|s| s.trim().parse().ok()).map(Duration::from_secs),
+            location: text(header::LOCATION).map(|location| text::one_line(location, 200)),
+            fields: serde_json::from_slice(&body).map_err(|error| not_json(&body, &error)),
+            call,
+            body,
+        })
+    }
+
+    /// The token may have been renewed since it was read.
+    fn reload_token(&self) {
+        let Some(file) = &self.connection.token_file else { return };
+        match read_token(file) {
+            Ok(token) => {
+                *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+            }
+            Err(problem) => log::error!("{problem}"),
+        }
+    }
+}
+
+impl Reply {
+    /// The fields of an answer that says yes.
+    fn good(self) -> Result<Fields, Error> {
+        if !(200..300).contains(&self.status) {
+            return Err(self.no());
+        }
+        let undecodable = |cause| Error::Undecodable { call: self.call.clone(), cause };
+        let fields = self.fields.as_ref().map_err(|why| undecodable(why.clone()))?;
+        match wire::field(fields, "success") {
+            Ok(Some(false)) => {
+                Err(undecodable(format!("{} says success: false: {}", self.status, self.message())))
+            }
+            _ => self.fields.map_err(|cause| Error::Undecodable { call: self.call, cause }),
+        }
+    }
+
+    /// The error that an answer which says no is.
+    fn no(&self) -> Error {
+        let message = match &self.location {
+            Some(location) => format!("it moved to {location}: give that as --backend"),
+            None => self.message(),
+        };
+        Error::Status {
+            call: self.call.clone(),
+            status: self.status,
+            json: self.fields.is_ok(),
+            message,
+            retry_after: self.retry_after,
+        }
+    }
+
+    fn message(&self) -> String {
+        let Ok(fields) = &self.fields else {
+            return text::one_line(&String::from_utf8_lossy(&self.body), 120);
+        };
+        let text = |name| wire::field::<String>(fields, name).ok().flatten();
+        let said = text("error").or_else(|| text("message"));
+        text::one_line(&said.unwrap_or_default(), 512)
+    }
+}
+
+fn not_json(body: &[u8], error: &serde_json::Error) -> String {
+    let start = text::one_line(&String::from_utf8_lossy(&body[..body.len().min(200)]), 60);
+    if start.starts_with('<') {
+        return format!("an HTML page instead of JSON (a captive portal or a proxy?): {start}");
+    }
+    format!("no JSON object ({error}): {start}")
+}
+
+/// Why a registration failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RegisterError {
+    #[error("{0}")]
+    Call(#[from] Error),
+    #[error(
+        "{0}. If the URL is right, this backend pays to a 60-letter Qubic address: give yours with --address"
+    )]
+    NeedsAddress(String),
+}
+
+fn is_qubic_address(address: &str) -> bool {
+    address.len() == 60 && address.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+fn cause(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Timeout(_) => "no answer within the deadline".into(),
+        ureq::Error::HostNotFound => "no such host".into(),
+        error => text::one_line(&error.to_string(), 200),
+    }
+}
+
+/// The public certificates, and the provider's own where one is given.
+fn tls(connection: &Connection) -> Result<TlsConfig, Problems> {
+    let Some(file) = &connection.ca_cert else { return Ok(TlsConfig::default()) };
+    let told = |what: String| Problems::of_one(format!("--ca-cert {}: {what}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| told(error.to_string()))?;
+    let mut trusted: Vec<Certificate<'static>> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    let public = trusted.len();
+    for item in ureq::tls::parse_pem(&pem) {
+        match item.map_err(|error| told(error.to_string()))? {
+            PemItem::Certificate(certificate) => trusted.push(certificate),
+            _ => return Err(told("holds something else than certificates".into())),
+        }
+    }
+    if trusted.len() == public {
+        return Err(told("holds no certificate in PEM form".into()));
+    }
+    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&trusted)).build())
+}

@@ -1,0 +1,23 @@
+//! The only reader of the clocks. Everything else takes the time as an argument.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Time since boot, on a clock that runs on while the machine sleeps: a lease does not wait for us.
+pub(crate) fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    // The kernel's clock is never before boot, and its nanoseconds stay below a second.
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// The wall clock, for time stamps only.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads it")]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// `2026-01-15T10:30:00.000Z`, as the wire and the files have it.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

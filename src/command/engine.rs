@@ -1,0 +1,74 @@
+//! The hidden subcommand under which a job's engine runs, as a child of the agent.
+//!
+//! It waits for one byte on stdin before it does anything, and ends with the end of stdin: the agent
+//! is gone then, and nobody would take the result.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::thread;
+
+use anyhow::Context as _;
+use rustix::process::{Signal, getpid, kill_process, nice};
+use serde_json::json;
+
+use crate::engine::{self, Computed, Progress};
+use crate::exit::Exit;
+use crate::job::{RESULT, read_task};
+use crate::store::replace;
+use crate::config;
+
+/// Below everything a person runs.
+const NICENESS: i32 = 10;
+
+pub(crate) fn run() -> anyhow::Result<Exit> {
+    if io::stdin().read(&mut [0])? == 0 {
+        return Ok(Exit::Stopped);
+    }
+    let (input, output) = config::job_folders().context("this subcommand is for the agent's use")?;
+    // Refused only to those who may not even be nicer to others; then the job runs as it is.
+    nice(NICENESS).ok();
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("lifeline".into())
+            .spawn_scoped(scope, end_with_agent)
+            .context("cannot start the lifeline")?;
+        let done = compute(&input, &output);
+        if let Err(error) = &done {
+            super::complain(error);
+        }
+        leave(if done.is_ok() { Exit::Stopped } else { Exit::Internal })
+    })
+}
+
+fn compute(input: &Path, output: &Path) -> anyhow::Result<()> {
+    let task = read_task(input).map_err(anyhow::Error::msg)?;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let computed = engine::run(&task, threads, &mut tell)?;
+    let Computed { iterations, result, gflops } = computed;
+    let mut data = json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});
+    if let Some(gflops) = gflops {
+        data["gflops"] = json!((gflops * 10.0).round() / 10.0);
+    }
+    let result = json!({"computationData": data});
+    replace(&output.join(RESULT), &serde_json::to_vec(&result)?)?;
+    Ok(())
+}
+
+fn tell(progress: Progress) {
+    let line = json!({"progress": progress.percent, "operation": progress.operation});
+    // An agent that listens no more ends us by the lifeline.
+    writeln!(io::stdout(), "{line}").ok();
+}
+
+fn end_with_agent() {
+    let mut byte = [0];
+    while matches!(io::stdin().read(&mut byte), Ok(1)) {}
+    // The whole process and not this thread: the kernels look at nothing while they compute.
+    kill_process(getpid(), Signal::KILL).ok();
+}
+
+/// Ends without waiting for the lifeline, which waits for the agent.
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "a thread blocked on stdin cannot be joined")]
+fn leave(exit: Exit) -> ! {
+    std::process::exit(exit as i32)
+}

@@ -1,0 +1,13 @@
+//! The subcommands, one file each. The only place that prints to stdout.
+
+pub(crate) mod demo;
+pub(crate) mod engine;
+pub(crate) mod mock_backend;
+pub(crate) mod run;
+pub(crate) mod specs;
+
+/// Tells a person why the program failed, cause by cause.
+#[expect(clippy::print_stderr, reason = "the log may not have been started")]
+pub(crate) fn complain(error: &anyhow::Error) {
+    eprintln!("worker: {error:#}");
+}

@@ -1,0 +1,23 @@
+//! `worker specs`: prints what would be registered.
+
+use std::io::{self, Write as _};
+
+use clap::ArgMatches;
+
+use crate::backend::wire::Register;
+use crate::config::{Log, identity_from_args};
+use crate::exit::Exit;
+use crate::{agent, logging, machine};
+
+/// The one look at the GPUs is all there is.
+const ONCE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
+    let identity = identity_from_args(args)?;
+    logging::start(log.level, log.format, log.under_journal);
+    let facts = agent::facts(&identity, 1, &machine::watch(ONCE))?;
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, &Register::new(&facts))?;
+    writeln!(stdout)?;
+    Ok(Exit::Stopped)
+}

@@ -1,0 +1,229 @@
+//! The settled configuration: defaults ← file ← environment ← flags, checked as a whole.
+//!
+//! Every problem is reported at once, each with the place it came from and what to write instead.
+
+mod layers;
+mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use log::LevelFilter;
+
+use crate::logging::Format;
+use crate::secret::Secret;
+use layers::Layers;
+pub(crate) use value::BackendUrl;
+
+/// The machine's own facts that a provider can state.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) name: Option<String>,
+    pub(crate) price: f64,
+    pub(crate) location: String,
+    pub(crate) address: Option<String>,
+    pub(crate) worker_id: Option<String>,
+    pub(crate) state_dir: PathBuf,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Log {
+    pub(crate) level: LevelFilter,
+    pub(crate) format: Format,
+    /// Whether stderr is the journal's, which puts its own time on each line.
+    pub(crate) under_journal: bool,
+}
+
+/// How to speak to the backend.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) backend: BackendUrl,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) ca_cert: Option<PathBuf>,
+    pub(crate) request_timeout: Duration,
+}
+
+/// The rules of the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) progress_interval: Duration,
+    pub(crate) max_failures: u32,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) slots: usize,
+    pub(crate) max_jobs: Option<u32>,
+    pub(crate) exit_when_idle: Option<Duration>,
+}
+
+/// Everything `worker run` needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) identity: Identity,
+    pub(crate) connection: Connection,
+    pub(crate) rules: Rules,
+    /// The `worker.toml` that was read, if any.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// What is wrong with the settings, all of it.
+#[derive(Debug)]
+pub(crate) struct Problems(Vec<String>);
+
+impl Problems {
+    pub(crate) fn of_one(problem: String) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    pub(crate) fn from_args(args: &ArgMatches) -> Result<Self, Problems> {
+        let mut layers = Layers::read(args);
+        let config = Self {
+            identity: identity(&mut layers),
+            connection: connection(&mut layers),
+            rules: rules(&mut layers),
+            file: layers.file.clone(),
+        };
+        layers.verdict(config)
+    }
+}
+
+/// The identity alone, for `worker specs`.
+pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<Identity, Problems> {
+    let mut layers = Layers::read(args);
+    let identity = identity(&mut layers);
+    layers.verdict(identity)
+}
+
+/// The log's settings; problems with them are reported with all others, so here they are silent.
+pub(crate) fn log_from_args(args: &ArgMatches) -> Log {
+    let mut layers = Layers::read(args);
+    let on = |layers: &mut Layers, key| layers.parse(key, value::switch).unwrap_or(false);
+    let level = match (on(&mut layers, "verbose"), on(&mut layers, "quiet")) {
+        (true, _) => LevelFilter::Debug,
+        (false, true) => LevelFilter::Warn,
+        (false, false) => LevelFilter::Info,
+    };
+    let format = layers.parse("log-format", value::log_format).unwrap_or(Format::Text);
+    Log { level, format, under_journal: layers::env("JOURNAL_STREAM").is_some() }
+}
+
+fn identity(layers: &mut Layers) -> Identity {
+    Identity {
+        name: layers.parse("name", value::label),
+        price: layers.parse("price", value::price).unwrap_or(5.0),
+        location: layers.parse("location", value::label).unwrap_or_else(|| "Local Network".into()),
+        address: layers.parse("address", value::label),
+        worker_id: layers.parse("worker-id", value::id),
+        state_dir: state_dir(layers),
+    }
+}
+
+fn state_dir(layers: &mut Layers) -> PathBuf {
+    let given = layers.parse("state-dir", value::path);
+    let by_systemd = || layers::env("STATE_DIRECTORY").map(PathBuf::from);
+    let by_xdg = || layers::env("XDG_STATE_HOME").map(|dir| PathBuf::from(dir).join("qubix-worker"));
+    let at_home =
+        || layers::env("HOME").map(|dir| PathBuf::from(dir).join(".local/state/qubix-worker"));
+    given.or_else(by_systemd).or_else(by_xdg).or_else(at_home).unwrap_or_else(|| {
+        layers.problem("there is no home directory to keep the state in: give --state-dir DIR".into());
+        PathBuf::new()
+    })
+}
+
+fn connection(layers: &mut Layers) -> Connection {
+    let backend = layers.parse("backend", value::backend_url);
+    if backend.is_none() && !layers.has("backend") {
+        layers.problem(
+            "--backend is missing: give the URL of the marketplace, such as --backend https://market.example \
+             (to only look around: worker demo)"
+                .into(),
+        );
+    }
+    let by_systemd = || {
+        let file = PathBuf::from(layers::env("CREDENTIALS_DIRECTORY")?).join("token");
+        file.exists().then_some(file)
+    };
+    Connection {
+        // A stand-in that is never used: without an URL there is a problem, so no configuration.
+        backend: backend.unwrap_or_default(),
+        token_file: layers.parse("token-file", value::path).or_else(by_systemd),
+        ca_cert: layers.parse("ca-cert", value::path),
+        request_timeout: layers
+            .parse("request-timeout", value::duration(1, 300))
+            .unwrap_or(Duration::from_secs(10)),
+    }
+}
+
+fn rules(layers: &mut Layers) -> Rules {
+    let seconds = Duration::from_secs;
+    let once = layers.parse("once", value::switch).unwrap_or(false).then_some(1);
+    let max_jobs = layers.parse("max-jobs", value::count(1, u32::MAX));
+    if once.is_some() && max_jobs.is_some_and(|max| max != 1) {
+        layers.problem("--once and --max-jobs contradict each other: give one of them".into());
+    }
+    // Also read when the log starts; here so that a mistake in them is reported.
+    layers.parse("verbose", value::switch);
+    layers.parse("quiet", value::switch);
+    layers.parse("log-format", value::log_format);
+    Rules {
+        heartbeat_interval: layers
+            .parse("heartbeat-interval", value::duration(1, 600))
+            .unwrap_or(seconds(30)),
+        progress_interval: layers
+            .parse("progress-interval", value::duration(1, 600))
+            .unwrap_or(seconds(5)),
+        max_failures: layers.parse("max-failures", value::count(1, 1000)).unwrap_or(5),
+        drain_timeout: layers
+            .parse("drain-timeout", value::duration(0, 7 * 86_400))
+            .unwrap_or(seconds(600)),
+        slots: layers
+            .parse("slots", value::count(1, 1024))
+            .and_then(|slots| usize::try_from(slots).ok())
+            .unwrap_or(1),
+        max_jobs: once.or(max_jobs),
+        exit_when_idle: layers.parse("exit-when-idle", value::duration(0, 365 * 86_400)),
+    }
+}
+
+/// The folders that the agent gives to a job's program, as the program finds them.
+pub(crate) fn job_folders() -> Option<(PathBuf, PathBuf)> {
+    Some((layers::env("WORKER_INPUT_DIR")?.into(), layers::env("WORKER_OUTPUT_DIR")?.into()))
+}
+
+/// Reads a bearer token, and refuses a file that others could read too.
+pub(crate) fn read_token(file: &std::path::Path) -> Result<Secret, Problems> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let told = |what: String| Problems::of_one(format!("token file {}: {what}", file.display()));
+    let mode =
+        std::fs::metadata(file).map_err(|error| told(error.to_string()))?.permissions().mode();
+    // systemd hands credentials out as 0440 in a directory that only the service can enter.
+    let by_systemd = layers::env("CREDENTIALS_DIRECTORY").is_some_and(|dir| file.starts_with(dir));
+    if mode & 0o077 != 0 && !by_systemd {
+        return Err(told(format!(
+            "mode {:04o} lets others read it: chmod 600 {}",
+            mode & 0o7777,
+            file.display()
+        )));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(told("it must hold the token and nothing else, on one line".into()));
+    }
+    Ok(Secret::new(token.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::cli;
+
+fn settle(args: &[&str]) -> Result<Config, String> {
+    let typed = ["worker", "--state-dir", "/tmp/x"].iter().chain(args);
+    let args = cli::command().try_get_matches_from(typed).map_err(|error| error.to_string())?;
+    Config::from_args(&args).map_err(|problems| problems.to_string())
+}
+
+fn problem(args: &[&str]) -> String {
+    settle(args).map(|_| ()).unwrap_err()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix("worker.toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn without_settings_the_documented_defaults_hold() {
+    let config = settle(&["--backend", "http://127.0.0.1:3001"]).unwrap();
+    assert_eq!(config.identity.price, 5.0);
+    assert_eq!(config.identity.location, "Local Network");
+    assert_eq!(config.rules.heartbeat_interval, Duration::from_secs(30));
+    assert_eq!((config.rules.slots, config.rules.max_failures), (1, 5));
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file = file("backend = \"https://file.example\"\nslots = 3\nprice = 2.5\n");
+    let config = settle(&["--config", file.path().to_str().unwrap(), "--slots", "2"]).unwrap();
+    assert_eq!(config.connection.backend.base, "https://file.example");
+    assert_eq!((config.rules.slots, config.identity.price), (2, 2.5));
+}
+
+#[test]
+fn a_mistake_in_the_file_names_file_line_key_and_what_was_meant() {
+    let file = file("backend = \"http://a\"\n\nheartbeat-intervall = \"30s\"\nslots = 0\nname = []\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(
+        problem(&["--config", path]),
+        format!(
+            "{path}:3: heartbeat-intervall: there is no such key; did you mean heartbeat-interval?\n\
+             {path}:5: name: takes a text, a number or a boolean, not array\n\
+             {path}:4: slots: \"0\" is not between 1 and 1024; the nearest is 1"
+        )
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line() {
+    let file = file("slots = 1\nprice = = 3\n");
+    let path = file.path().to_str().unwrap();
+    let problem = problem(&["--backend", "http://a", "--config", path]);
+    assert!(problem.starts_with(&format!("{path}:2: ")), "{problem}");
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let problem = problem(&["--slots", "x", "--price", "-1", "--heartbeat-interval", "1h"]);
+    assert_eq!(
+        problem.lines().collect::<Vec<_>>(),
+        [
+            "--price: \"-1\" is no price: write a number above 0, such as 2.5",
+            "--backend is missing: give the URL of the marketplace, such as --backend \
+             https://market.example (to only look around: worker demo)",
+            "--heartbeat-interval: \"1h\" is not between 1s and 10m; the nearest is 10m",
+            "--slots: \"x\" is no whole number",
+        ]
+    );
+}
+
+#[test]
+fn a_backend_that_cannot_be_one_is_refused_with_the_fix() {
+    for (typed, fix) in [
+        ("market.example", "has no scheme: did you mean http://market.example?"),
+        ("http://me:secret@a", "give --token-file"),
+        ("ftp://a", "is not an http(s) URL"),
+        ("http://", "is no URL"),
+        ("http://a?x=1", "leave out everything from ? or # on"),
+    ] {
+        let problem = problem(&["--backend", typed]);
+        assert!(problem.contains(fix), "{typed}: {problem}");
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+}
+
+#[test]
+fn one_backend_has_one_origin_however_it_is_written() {
+    let origin = |typed| value::backend_url(typed).unwrap().origin;
+    assert_eq!(origin("HTTP://Market.Example/"), "http://market.example:80");
+    assert_eq!(origin("http://market.example:80"), "http://market.example:80");
+    assert_eq!(origin("https://market.example/v1/"), "https://market.example:443/v1");
+}
+
+#[test]
+fn a_token_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = file("s3cret\n");
+    assert_eq!(read_token(file.path()).unwrap().expose(), "s3cret");
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let problem = read_token(file.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(problem.contains("mode 0644 lets others read it: chmod 600"), "{problem}");
+}

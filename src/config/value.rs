@@ -1,0 +1,121 @@
+//! How each kind of value is written. An error is the rest of a sentence that begins with the text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ureq::http::Uri;
+
+use crate::logging::Format;
+use crate::text;
+use crate::work::JobId;
+
+/// Where the backend is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BackendUrl {
+    /// What the paths of the endpoints are put behind; no slash at its end.
+    pub(crate) base: String,
+    /// Scheme, host, port and path in one spelling: the books are kept apart by it.
+    pub(crate) origin: String,
+}
+
+pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
+    let wanted = "write http:// or https://, the host and, if need be, :port";
+    if !typed.contains("://") {
+        return Err(format!("has no scheme: did you mean http://{typed}?"));
+    }
+    let uri: Uri = typed.parse().map_err(|error| format!("is no URL ({error}): {wanted}"))?;
+    let scheme = uri.scheme_str().unwrap_or_default().to_lowercase();
+    let default_port = match scheme.as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(format!("is not an http(s) URL: {wanted}")),
+    };
+    let authority = uri.authority().ok_or_else(|| format!("names no host: {wanted}"))?;
+    if authority.as_str().contains('@') {
+        return Err("holds credentials, which would show in process lists and logs: \
+                    put the token into a file and give --token-file"
+            .into());
+    }
+    if authority.host().is_empty() {
+        return Err(format!("names no host: {wanted}"));
+    }
+    if uri.query().is_some() || typed.contains('#') {
+        return Err("has a query or a fragment: leave out everything from ? or # on".into());
+    }
+    let path = uri.path().trim_end_matches('/');
+    let (host, port) =
+        (authority.host().to_lowercase(), authority.port_u16().unwrap_or(default_port));
+    Ok(BackendUrl {
+        base: format!("{scheme}://{authority}{path}"),
+        origin: format!("{scheme}://{host}:{port}{path}"),
+    })
+}
+
+/// A duration between two bounds in seconds.
+pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duration, String> {
+    move |typed| {
+        let value = humantime::parse_duration(typed)
+            .map_err(|_| "is no duration: write 30s, 5m or 1h30m".to_owned())?;
+        let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
+        if (least..=most).contains(&value) {
+            return Ok(value);
+        }
+        let nearest = humantime::format_duration(value.clamp(least, most));
+        let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+        Err(format!("is not between {least} and {most}; the nearest is {nearest}"))
+    }
+}
+
+/// A whole number between two bounds.
+pub(super) fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |typed| {
+        let value: i64 = typed.parse().map_err(|_| "is no whole number".to_owned())?;
+        let nearest = value.clamp(i64::from(least), i64::from(most));
+        match u32::try_from(value) {
+            Ok(value) if i64::from(value) == nearest => Ok(value),
+            _ => Err(format!("is not between {least} and {most}; the nearest is {nearest}")),
+        }
+    }
+}
+
+pub(super) fn price(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(price) if price > 0.0 && price <= 1e9 => Ok(price),
+        _ => Err("is no price: write a number above 0, such as 2.5".into()),
+    }
+}
+
+pub(super) fn switch(typed: &str) -> Result<bool, String> {
+    match typed {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("is neither true nor false".into()),
+    }
+}
+
+pub(super) fn log_format(typed: &str) -> Result<Format, String> {
+    match typed {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("is no log format: write text or json".into()),
+    }
+}
+
+/// A text that is shown to people.
+pub(super) fn label(typed: &str) -> Result<String, String> {
+    if typed.is_empty() || typed.len() > 200 || text::clean(typed) != typed {
+        return Err("must be 1 to 200 bytes of printable text".into());
+    }
+    Ok(typed.to_owned())
+}
+
+/// A worker id stands in URLs, so it keeps to what a job id may hold.
+pub(super) fn id(typed: &str) -> Result<String, String> {
+    JobId::parse(typed)
+        .map(|id| id.as_str().to_owned())
+        .ok_or_else(|| "is no id: up to 128 letters, digits and . _ : -".to_owned())
+}
+
+pub(super) fn path(typed: &str) -> Result<PathBuf, String> {
+    if typed.is_empty() { Err("names no file".into()) } else { Ok(PathBuf::from(typed)) }
+}

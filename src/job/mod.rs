@@ -1,0 +1,15 @@
+//! One job: from the text of an offer to an outcome.
+//!
+//! `parse` turns what the backend sent into a checked [`Job`](crate::work::Job) or a decline, `stage`
+//! lays out what its program needs, `run` watches the program, `collect` takes its result.
+
+mod collect;
+mod output;
+mod parse;
+mod run;
+mod stage;
+
+pub(crate) use collect::{RESULT, collect};
+pub(crate) use parse::{Offer, parse};
+pub(crate) use run::{Limits, Run, Watch, metrics, watch};
+pub(crate) use stage::{read_task, stage};

@@ -1,0 +1,281 @@
+//! The text of an offer becomes a checked job, a decline with every problem in it, or is skipped.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::time::Duration;
+
+use crate::backend::wire;
+use crate::text;
+use crate::work::{Compute, Decline, DeclineCode, Job, JobId, Kernel, Key, Kind, Object, Task, digest};
+
+/// The longest a job may run, whatever it asks for.
+const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The most work one job may ask for: about two weeks of a fast machine.
+const AMOUNT_MAX: f64 = 1e6;
+
+/// A job as it was offered, as far as it could be understood.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Offer {
+    pub(crate) key: Key,
+    pub(crate) id: JobId,
+    /// A hash of what it asks for.
+    pub(crate) content: String,
+    /// Our name of its kind, or the backend's where we have none.
+    pub(crate) kind: String,
+    /// Whom it is assigned to, if to anyone.
+    pub(crate) provider_id: Option<String>,
+    pub(crate) job: Result<Job, Decline>,
+    /// As it came.
+    pub(crate) text: String,
+}
+
+/// Reads one offer of a backend. The error is why it must be skipped: no id, no answer possible.
+pub(crate) fn parse(raw: &RawValue, origin: &str) -> Result<Offer, String> {
+    let shown = || text::one_line(raw.get(), 80);
+    let unreadable = |error: serde_json::Error| format!("cannot be read ({error}): {}", shown());
+    let wire: wire::Job = serde_json::from_str(raw.get()).map_err(unreadable)?;
+    let fields: Object = serde_json::from_str(raw.get()).map_err(unreadable)?;
+    let id = match &wire.id {
+        Some(Value::String(id)) => JobId::parse(id)
+            .ok_or_else(|| format!("has an id that is none: \"{}\"", text::one_line(id, 40)))?,
+        Some(other) => {
+            return Err(format!("has an id that is none: {}", text::one_line(&other.to_string(), 40)));
+        }
+        None => return Err(format!("has no id: {}", shown())),
+    };
+    Ok(Offer {
+        key: Key::of(origin, &id),
+        content: content(&fields),
+        kind: kind_text(&wire),
+        provider_id: wire.provider_id.as_ref().and_then(Value::as_str).map(str::to_owned),
+        job: job(&id, &wire),
+        text: raw.get().to_owned(),
+        id,
+    })
+}
+
+/// A hash over the fields that say what the job asks for, in one order and spelling.
+fn content(fields: &Object) -> String {
+    let parts = wire::CONTENT.map(|name| match fields.get(name) {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => value.to_string(),
+    });
+    digest(&parts.each_ref().map(String::as_str))
+}
+
+fn kind_text(wire: &wire::Job) -> String {
+    let names = [&wire.job_type, &wire.model_type];
+    let named = names.into_iter().flatten().filter_map(Value::as_str);
+    // `jobType` counts only if we know it; the other is what the job is called then.
+    let known = named.clone().find_map(Kind::by_name).map(Kind::name);
+    text::one_line(known.or_else(|| named.last()).unwrap_or("nothing"), 60)
+}
+
+fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {
+    let name = kind_text(wire);
+    let Some(kind) = Kind::by_name(&name) else {
+        let runs = Kind::ALL.map(Kind::name).join(", ");
+        return Err(Decline {
+            code: DeclineCode::UnknownKind,
+            reason: format!("this worker has no job kind '{name}'; it runs {runs}"),
+        });
+    };
+    let mut problems = Problems::default();
+    let empty = Object::new();
+    let input = problems.object("inputData", wire.input_data.as_ref()).unwrap_or(&empty);
+    let advanced = problems.object("advancedConfig", wire.advanced_config.as_ref()).unwrap_or(&empty);
+    let amount = problems.amount(wire.compute_needed.as_ref());
+    let time_limit = problems.time_limit(wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
+    let task = match kind {
+        Kind::Compute => Task::Compute(problems.compute(input, amount)),
+    };
+    problems.verdict(Job { id: id.clone(), task, time_limit })
+}
+
+/// What is wrong with a job, all of it.
+#[derive(Default)]
+struct Problems {
+    bad: Vec<String>,
+    too_large: Vec<String>,
+}
+
+impl Problems {
+    fn verdict(self, job: Job) -> Result<Job, Decline> {
+        let code = match (self.bad.is_empty(), self.too_large.is_empty()) {
+            (true, true) => return Ok(job),
+            (true, false) => DeclineCode::TooLarge,
+            (false, _) => DeclineCode::BadInput,
+        };
+        let reason = [self.bad, self.too_large].concat().join("; ");
+        Err(Decline { code, reason: text::one_line(&reason, 1000) })
+    }
+
+    fn bad(&mut self, name: &str, value: &Value, wanted: &str) {
+        let shown = text::one_line(&value.to_string(), 60);
+        self.bad.push(format!("{name} is {shown}, but must be {wanted}"));
+    }
+
+    fn object<'a>(&mut self, name: &str, value: Option<&'a Value>) -> Option<&'a Object> {
+        let value = value?;
+        if value.as_object().is_none() {
+            self.bad(name, value, "an object");
+        }
+        value.as_object()
+    }
+
+    fn amount(&mut self, value: Option<&Value>) -> f64 {
+        match value {
+            None => 1.0,
+            Some(value) => match value.as_f64() {
+                Some(amount) if amount > AMOUNT_MAX => {
+                    self.too_large.push(format!("computeNeeded is {value}, the most is {AMOUNT_MAX}"));
+                    1.0
+                }
+                Some(amount) if amount > 0.0 => amount,
+                _ => {
+                    self.bad("computeNeeded", value, "a number above 0");
+                    1.0
+                }
+            },
+        }
+    }
+
+    /// The lowest of what the job and the provider allow.
+    fn time_limit(&mut self, seconds: Option<&Value>, hours: Option<&Value>) -> Duration {
+        let limits = [("timeoutSeconds", seconds, 1.0), ("maxDuration", hours, 3600.0)];
+        let mut limit = TIME_MAX;
+        for (name, value, unit) in limits {
+            let Some(value) = value.filter(|value| !value.is_null()) else { continue };
+            match value.as_f64() {
+                Some(number) if number > 0.0 => {
+                    limit = limit.min(Duration::from_secs_f64((number * unit).min(86_400.0)));
+                }
+                _ => self.bad(name, value, "a number above 0"),
+            }
+        }
+        limit
+    }
+
+    fn compute(&mut self, input: &Object, amount: f64) -> Compute {
+        let kernel = match input.get("kernel") {
+            None | Some(Value::Null) => Kernel::Matmul,
+            Some(value) => match value.as_str().and_then(Kernel::by_name) {
+                Some(kernel) => kernel,
+                None => {
+                    let known = Kernel::ALL.map(Kernel::name).join(", ");
+                    self.bad("kernel", value, &format!("one of {known}"));
+                    Kernel::Matmul
+                }
+            },
+        };
+        let seed = match input.get("seed") {
+            None | Some(Value::Null) => 0,
+            Some(value) => value.as_u64().unwrap_or_else(|| {
+                self.bad("seed", value, "a whole number from 0 on");
+                0
+            }),
+        };
+        Compute { kernel, seed, amount }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(json: &str) -> Result<Offer, String> {
+        parse(&RawValue::from_string(json.into()).unwrap(), "http://a:80")
+    }
+
+    fn decline(json: &str) -> (&'static str, String) {
+        let decline = offer(json).unwrap().job.unwrap_err();
+        (decline.code.name(), decline.reason)
+    }
+
+    #[test]
+    fn the_documented_job_is_understood() {
+        let offer = offer(
+            r#"{"id":"job-1","modelType":"compute","computeNeeded":2.0,"timeoutSeconds":90,
+                "inputData":{"kernel":"primes","seed":7}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            offer.job,
+            Ok(Job {
+                id: JobId::parse("job-1").unwrap(),
+                task: Task::Compute(Compute { kernel: Kernel::Primes, seed: 7, amount: 2.0 }),
+                time_limit: Duration::from_secs(90),
+            })
+        );
+    }
+
+    #[test]
+    fn job_type_wins_if_it_is_known_and_model_type_counts_if_not() {
+        for json in [
+            r#"{"id":"a","jobType":"Generic_Compute","modelType":"gpt2"}"#,
+            r#"{"id":"a","jobType":"whatever","modelType":"benchmark"}"#,
+        ] {
+            assert!(matches!(offer(json).unwrap().job, Ok(Job { task: Task::Compute(_), .. })), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_declined_with_what_there_is() {
+        assert_eq!(
+            decline(r#"{"id":"a","modelType":"gpt2"}"#),
+            ("unknown_kind", "this worker has no job kind 'gpt2'; it runs compute".into())
+        );
+    }
+
+    #[test]
+    fn every_problem_of_a_job_is_named_at_once() {
+        assert_eq!(
+            decline(
+                r#"{"id":"a","modelType":"compute","computeNeeded":"two","timeoutSeconds":-1,
+                    "inputData":{"kernel":"fft","seed":1.5}}"#
+            ),
+            (
+                "bad_input",
+                "computeNeeded is \"two\", but must be a number above 0; timeoutSeconds is -1, but \
+                 must be a number above 0; kernel is \"fft\", but must be one of matmul, sha256, \
+                 primes; seed is 1.5, but must be a whole number from 0 on"
+                    .into()
+            )
+        );
+        assert_eq!(decline(r#"{"id":"a","modelType":"compute","computeNeeded":-1}"#).0, "bad_input");
+        assert_eq!(decline(r#"{"id":"a","modelType":"compute","computeNeeded":1e308}"#).0, "too_large");
+        assert_eq!(decline(r#"{"id":"a","modelType":"compute","inputData":[]}"#).0, "bad_input");
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_answered_is_skipped_with_the_reason() {
+        for (json, reason) in [
+            (r#"{"modelType":"compute"}"#.to_owned(), "has no id: "),
+            (r#"{"id":""}"#.into(), "has an id that is none: \"\""),
+            (r#"{"id":"../../etc"}"#.into(), "has an id that is none: \"../../etc\""),
+            (r#"{"id":"a\u0000b"}"#.into(), "has an id that is none: \"ab\""),
+            (r#"{"id":17}"#.into(), "has an id that is none: 17"),
+            (format!(r#"{{"id":"{}"}}"#, "x".repeat(10_000)), "has an id that is none: \"xxx"),
+            (r#"{"id":"a","computeNeeded":1e999}"#.into(), "cannot be read (number out of range"),
+            (r#"[]"#.into(), "cannot be read ("),
+            (
+                format!(r#"{{"id":"a","inputData":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000)),
+                "cannot be read (recursion limit exceeded",
+            ),
+        ] {
+            let error = offer(&json).unwrap_err();
+            assert!(error.starts_with(reason), "{error}");
+            assert!(error.len() < 400, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_job_asks_for_makes_it_the_same_job_and_where_it_stands_does_not() {
+        let content = |json| offer(json).unwrap().content;
+        let first = content(r#"{"id":"a","modelType":"compute","inputData":{"seed":1,"kernel":"primes"}}"#);
+        let later = r#"{"inputData":{"kernel":"primes","seed":1},"id":"a","modelType":"compute","status":"ASSIGNED","progress":3}"#;
+        assert_eq!(first, content(later));
+        assert_ne!(first, content(&later.replace("\"seed\":1", "\"seed\":2")));
+    }
+}

@@ -1,0 +1,292 @@
+//! Watches one program to its end: reports its progress, keeps its deadline, stops it on order.
+//!
+//! The stop ladder is TERM to the group, a grace, KILL to the group, and after another grace it is
+//! given up: a process stuck in the kernel must not hold the slot, nor the agent's exit.
+
+use std::io::{self, PipeReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::output::Output;
+use crate::clock;
+use crate::process::{Child, Usage, Woken};
+use crate::reading::{Reading, flatten};
+use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
+
+/// What bounds a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) time: Duration,
+    pub(crate) report_every: Duration,
+    /// Between TERM and KILL, and between KILL and giving up.
+    pub(crate) grace: Duration,
+}
+
+/// How often a program's memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a program's run ended.
+#[derive(Debug)]
+pub(crate) enum Run {
+    /// It exited with success; what it printed as its result, if anything.
+    Done(Option<Object>),
+    Failed(Failure),
+    /// The backend took the job away.
+    Cancelled,
+    /// The agent is going away at once: nothing may be recorded any more.
+    Abandoned,
+}
+
+/// Why a program is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    TimedOut,
+    Ordered(Order),
+    AgentGone,
+}
+
+/// Where on the stop ladder it is.
+#[derive(Debug, Clone, Copy)]
+enum Ladder {
+    Up,
+    Termed { why: Why, kill_at: Duration },
+    Killed { why: Why, give_up_at: Duration },
+}
+
+/// The averages of a run, and what it used.
+#[derive(Debug, Default)]
+pub(crate) struct Costs {
+    started: Duration,
+    cpu: Mean,
+    ram: Mean,
+    gpu: Mean,
+    usage: Usage,
+}
+
+#[derive(Debug, Default)]
+struct Mean {
+    sum: f64,
+    count: f64,
+}
+
+/// A program being watched.
+pub(crate) struct Watch<'a> {
+    pub(crate) orders: &'a PipeReader,
+    pub(crate) limits: Limits,
+    /// Looks at the machine, for the report.
+    pub(crate) read: &'a mut dyn FnMut() -> Reading,
+    pub(crate) report: &'a mut dyn FnMut(Report),
+}
+
+/// Lets the program go and watches it to its end.
+pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run, Costs)> {
+    let started = clock::since_boot();
+    let mut costs = Costs { started, ..Costs::default() };
+    let mut output = Output::default();
+    let mut ladder = Ladder::Up;
+    let (mut next_report, mut next_look) = (started, started);
+    child.release()?;
+    let given_up = loop {
+        let now = clock::since_boot();
+        if now >= next_report {
+            watch.tell(&mut output, &mut costs, now);
+            next_report = now + watch.limits.report_every;
+        }
+        let deadline = match climb(&mut ladder, &child, &watch.limits, started, now) {
+            Some(deadline) => deadline,
+            None => break true,
+        };
+        let at_most = deadline.min(next_report).saturating_sub(now);
+        let mut sink = |stream, line: &str| output.take(stream, line, clock::wall());
+        match child.wait(at_most, Some(watch.orders), &mut sink)? {
+            Woken::Exited => break false,
+            Woken::Order(order) => {
+                let why = order.map_or(Some(Why::AgentGone), |byte| {
+                    Order::from_byte(byte).map(Why::Ordered)
+                });
+                step(&mut ladder, &child, &watch.limits, why);
+            }
+            Woken::Timeout if clock::since_boot() >= next_look => {
+                costs.look(&child);
+                next_look = clock::since_boot() + LOOK_EVERY;
+            }
+            Woken::Timeout => {}
+        }
+    };
+    costs.look(&child);
+    let why = ladder.why();
+    if given_up {
+        return Ok((stuck(why, &output), costs));
+    }
+    let status =
+        child.finish(&mut |stream, line| output.take(stream, line, clock::wall()))?;
+    Ok((verdict(status, why, &watch.limits, output), costs))
+}
+
+impl Watch<'_> {
+    fn tell(&mut self, output: &mut Output, costs: &mut Costs, now: Duration) {
+        let reading = (self.read)();
+        costs.cpu.add(reading.host.cpu_percent);
+        costs.ram.add(Some(reading.host.ram_percent));
+        costs.gpu.add(flatten(&reading.gpus).percent);
+        (self.report)(Report {
+            percent: wire_percent(output.percent),
+            operation: output.operation.clone().unwrap_or_else(|| "starting".into()),
+            lines: output.report_lines(),
+            worked: now.saturating_sub(costs.started),
+            reading: Some(reading),
+            at: clock::wall(),
+        });
+    }
+}
+
+/// A backend starts a job's clock by any progress strictly between 0 and 100, and 100 is for the
+/// completion to say.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+fn wire_percent(percent: f64) -> u8 {
+    percent.clamp(1.0, 99.0) as u8
+}
+
+impl Ladder {
+    fn why(self) -> Option<Why> {
+        match self {
+            Self::Up => None,
+            Self::Termed { why, .. } | Self::Killed { why, .. } => Some(why),
+        }
+    }
+}
+
+/// Takes the next step of the ladder if it is due. Returns when the one after is, or nothing when
+/// there is none left.
+fn climb(
+    ladder: &mut Ladder,
+    child: &Child,
+    limits: &Limits,
+    started: Duration,
+    now: Duration,
+) -> Option<Duration> {
+    match *ladder {
+        Ladder::Up if now >= started + limits.time => {
+            step(ladder, child, limits, Some(Why::TimedOut));
+        }
+        Ladder::Termed { why, kill_at } if now >= kill_at => {
+            child.signal(Signal::KILL);
+            *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
+        }
+        Ladder::Killed { give_up_at, .. } if now >= give_up_at => return None,
+        Ladder::Up | Ladder::Termed { .. } | Ladder::Killed { .. } => {}
+    }
+    Some(match *ladder {
+        Ladder::Up => started + limits.time,
+        Ladder::Termed { kill_at, .. } => kill_at,
+        Ladder::Killed { give_up_at, .. } => give_up_at,
+    })
+}
+
+/// Begins to stop the program, or makes haste if it is being stopped already.
+fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
+    let Some(why) = why else { return };
+    let now = clock::since_boot();
+    match (*ladder, why) {
+        (Ladder::Up, Why::AgentGone) => {
+            child.signal(Signal::KILL);
+            *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
+        }
+        (Ladder::Up, _) => {
+            child.signal(Signal::TERM);
+            // A stopped process hears nothing before it goes on.
+            child.signal(Signal::CONT);
+            *ladder = Ladder::Termed { why, kill_at: now + limits.grace };
+        }
+        // The first reason stands, unless the agent itself goes away.
+        (Ladder::Termed { .. }, Why::AgentGone) => {
+            *ladder = Ladder::Termed { why, kill_at: now };
+        }
+        (Ladder::Termed { .. } | Ladder::Killed { .. }, _) => {}
+    }
+}
+
+fn verdict(status: ExitStatus, why: Option<Why>, limits: &Limits, output: Output) -> Run {
+    let (reason, blame, error) = match why {
+        Some(Why::AgentGone) => return Run::Abandoned,
+        Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
+        Some(Why::Ordered(Order::Stop)) => {
+            (Reason::Cancelled, Blame::Worker, "stopped: the worker is shutting down".to_owned())
+        }
+        Some(Why::TimedOut) => {
+            let time = humantime::format_duration(limits.time);
+            (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage run"))
+        }
+        None if status.success() => return Run::Done(output.result),
+        None => match (status.code(), status.signal()) {
+            (Some(code), _) => (Reason::NonzeroExit, Blame::Job, format!("exit code {code}")),
+            (None, signal) => (
+                Reason::KilledSignal,
+                Blame::Job,
+                format!("killed by signal {}", signal.unwrap_or_default()),
+            ),
+        },
+    };
+    Run::Failed(Failure {
+        reason,
+        blame,
+        stage: Stage::Run,
+        error,
+        exit_code: status.code(),
+        signal: status.signal(),
+        log: output.last_lines(),
+    })
+}
+
+fn stuck(why: Option<Why>, output: &Output) -> Run {
+    if why == Some(Why::AgentGone) {
+        return Run::Abandoned;
+    }
+    let error = "the program could not be killed and was given up".into();
+    let failure = Failure::of_worker(Reason::Internal, Stage::Run, error);
+    Run::Failed(Failure { log: output.last_lines(), ..failure })
+}
+
+impl Costs {
+    fn look(&mut self, child: &Child) {
+        let now = child.usage();
+        self.usage.cpu = now.cpu.or(self.usage.cpu);
+        self.usage.peak_memory_mb = now.peak_memory_mb.or(self.usage.peak_memory_mb);
+    }
+}
+
+/// What goes into `metrics`: only what was measured.
+pub(crate) fn metrics(costs: &Costs, now: Duration) -> Object {
+    let seconds = now.saturating_sub(costs.started).as_secs_f64();
+    let mut metrics = Object::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            metrics.insert(name.into(), json!((value * 1000.0).round() / 1000.0));
+        }
+    };
+    put("processingTimeSeconds", Some(seconds));
+    put("workedSeconds", Some(seconds.floor()));
+    put("cpuUsageAvg", costs.cpu.get());
+    put("ramUsageAvg", costs.ram.get());
+    put("gpuUsageAvg", costs.gpu.get());
+    put("cpuSeconds", costs.usage.cpu.map(|cpu| cpu.as_secs_f64()));
+    put("peakMemoryMb", costs.usage.peak_memory_mb);
+    metrics
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sum += value;
+            self.count += 1.0;
+        }
+    }
+
+    fn get(&self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.sum / self.count)
+    }
+}

@@ -1,0 +1,91 @@
+//! `worker`: the agent that sells a computer's time to a compute marketplace.
+//!
+//! A job moves one way through these rooms, and never back:
+//!
+//! ```text
+//! heartbeat reply ─► accept ─► record ─► stage ─► run ─► collect ─► record ─► courier ─► ledger
+//!  backend           agent     store     job      runner  job       store     agent     store
+//! ```
+//! - `main`, `cli`, `config`, `exit`, `logging`: from the command line to a settled configuration.
+//! - `command`: one file a subcommand; the only place that prints to stdout.
+//! - `agent`: the loop. `agent::core` decides and is pure; the threads around it do.
+//! - `backend`: the wire. `job`: one job. `store`: the disk. `machine`: this computer.
+//! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
+//! - `work`, `reading`: the plain values that several rooms speak of.
+//! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
+//!
+//! Imports point down this list; `tests/tidy.rs` checks it.
+
+mod agent;
+mod backend;
+mod cli;
+mod clock;
+mod command;
+mod config;
+mod engine;
+mod exit;
+mod job;
+mod logging;
+mod machine;
+mod mock;
+mod process;
+mod reading;
+mod retry;
+mod runner;
+mod secret;
+mod serve;
+mod store;
+mod text;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use exit::Exit;
+
+/// Runs the program: parse, log, command, exit code.
+pub fn main() -> ExitCode {
+    let typed = match cli::command().try_get_matches() {
+        Ok(typed) => typed,
+        Err(said) => {
+            // Help that nobody reads any more is no failure.
+            said.print().ok();
+            let exit = if said.use_stderr() { Exit::Usage } else { Exit::Stopped };
+            return exit.into();
+        }
+    };
+    match run(&typed) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            command::complain(&error);
+            exit_of(&error).into()
+        }
+    }
+}
+
+fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
+    let (name, args) = typed.subcommand().unwrap_or(("run", typed));
+    if name == cli::ENGINE {
+        return command::engine::run();
+    }
+    let log = config::log_from_args(args);
+    match name {
+        "demo" => command::demo::run(log),
+        "mock-backend" => command::mock_backend::run(args, log),
+        "specs" => command::specs::run(args, log),
+        _ => command::run::run(args, log),
+    }
+}
+
+/// The exit code that a failed command's error stands for.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.is::<config::Problems>() {
+        return Exit::Usage;
+    }
+    match error.downcast_ref() {
+        Some(agent::Error::Config(_)) => Exit::Usage,
+        Some(agent::Error::State(_)) => Exit::State,
+        Some(agent::Error::Start { .. } | agent::Error::Panicked(_)) | None => Exit::Internal,
+    }
+}

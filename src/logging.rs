@@ -1,0 +1,54 @@
+//! The log on stderr: a journald priority under systemd, else time and level.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use env_logger::{Builder, Env};
+use log::{Level, LevelFilter};
+
+use crate::{clock, text};
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Starts the log. `RUST_LOG` wins over the level asked for.
+pub(crate) fn start(level: LevelFilter, format: Format, under_journal: bool) {
+    let mut builder = Builder::new();
+    // Libraries speak only when something is wrong; a trace of theirs could show a token.
+    builder.filter_level(LevelFilter::Warn).filter_module("qubix_worker", level);
+    builder.parse_env(Env::default());
+    builder.format(move |out, record| {
+        // One line, whatever a backend or a job put into a message.
+        let message = text::one_line(&record.args().to_string(), 4096);
+        let level = record.level();
+        match format {
+            Format::Json => {
+                let now = clock::rfc3339(clock::wall());
+                let level = level.as_str().to_lowercase();
+                let line = serde_json::json!({"time": now, "level": level, "message": message});
+                writeln!(out, "{line}")
+            }
+            Format::Text if under_journal => writeln!(out, "<{}>{message}", priority(level)),
+            Format::Text => {
+                let mut head = clock::rfc3339(clock::wall());
+                // Writing to a string cannot fail.
+                write!(head, " {level:<5}").ok();
+                writeln!(out, "{head} {message}")
+            }
+        }
+    });
+    builder.init();
+}
+
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}

@@ -1,0 +1,230 @@
+//! The computer without its GPUs: what it is, once at the start, and how busy it is, at every beat.
+//!
+//! Both are cheap: processes, other disks and whatever else takes time to list are not looked at.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, absolute};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{StatVfs, statvfs};
+use sysinfo::{CpuRefreshKind, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
+
+use crate::clock;
+use crate::reading::{GpuSpecs, HostUsage, Specs, percent};
+
+use super::gib;
+
+/// Returns what this machine is; `state_dir` need not exist yet.
+pub(crate) fn specs(state_dir: &Path, gpus: Vec<GpuSpecs>) -> Specs {
+    let mut system = system();
+    // The first refresh lists the CPUs, whatever is asked for.
+    system.refresh_cpu_specifics(CpuRefreshKind::nothing());
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    let disk = disk_of(state_dir);
+    Specs {
+        hostname: host_name(),
+        os: os(),
+        cpu_model: cpu_model(&system),
+        cpu_cores: cpu_cores(&system),
+        cpu_freq_ghz: cpu_freq_ghz(),
+        ram_total_gb: gib(system.total_memory()),
+        ram_available_gb: gib(system.available_memory()),
+        storage_total_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_blocks)),
+        storage_free_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_bavail)),
+        gpus,
+    }
+}
+
+fn system() -> System {
+    // It fails only on an operating system unknown to sysinfo, and this program is for Linux.
+    System::new().expect("sysinfo knows Linux")
+}
+
+fn host_name() -> String {
+    System::host_name().unwrap_or_else(|_| "unknown".to_owned())
+}
+
+fn os() -> String {
+    System::kernel_long_version().unwrap_or_else(|_| "Linux".to_owned())
+}
+
+fn cpu_model(system: &System) -> String {
+    let brand = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
+    if brand.is_empty() { System::cpu_arch() } else { brand.to_owned() }
+}
+
+fn cpu_cores(system: &System) -> usize {
+    match system.cpus().len() {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        cores => cores,
+    }
+}
+
+/// The highest frequency, not the one of this moment: a machine that idles at 800 MHz is not slow.
+///
+/// sysinfo is not asked: it tells this moment's, reads all of /proc/cpuinfo for each CPU where
+/// there is no cpufreq, and takes BogoMIPS for a frequency where ARM tells none.
+fn cpu_freq_ghz() -> Option<f64> {
+    let highest_khz = fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
+    // Many virtual machines have no such file, but tell what they run at.
+    let ghz = match highest_khz.ok().and_then(|khz| khz.trim().parse::<f64>().ok()) {
+        Some(khz) => khz / 1e6,
+        None => first_cpu_mhz(&start_of_cpuinfo()?)? / 1e3,
+    };
+    (ghz.is_finite() && ghz > 0.0).then_some(ghz)
+}
+
+/// Not the whole file, which the kernel writes anew for each CPU.
+fn start_of_cpuinfo() -> Option<String> {
+    let mut start = Vec::new();
+    File::open("/proc/cpuinfo").ok()?.take(4096).read_to_end(&mut start).ok()?;
+    Some(String::from_utf8_lossy(&start).into_owned())
+}
+
+fn first_cpu_mhz(cpuinfo: &str) -> Option<f64> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
+    line.split_once(':')?.1.trim().parse().ok()
+}
+
+/// The disk that holds `path`, or will once it is made.
+///
+/// The file system is asked, not sysinfo's list of mounts: that lacks tmpfs and NFS, in whose place
+/// the disk below would be told, and making it touches every mount, of which any may hang.
+fn disk_of(path: &Path) -> Option<StatVfs> {
+    // Some file systems do not tell their size, and say 0.
+    let has_size = |disk: &StatVfs| disk.f_blocks > 0;
+    absolute(path).ok()?.ancestors().find_map(|path| statvfs(path).ok()).filter(has_size)
+}
+
+fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
+    gib(blocks.saturating_mul(disk.f_frsize))
+}
+
+/// Measures the CPU over the time from one reading to the next, and the memory of the moment.
+pub(crate) struct HostMeter {
+    system: System,
+    /// Since boot, when the CPU was last measured.
+    measured_at: Duration,
+    /// What to tell while there is nothing newer.
+    since_boot: Option<f64>,
+    counts: bool,
+}
+
+impl HostMeter {
+    /// Starts the first interval.
+    pub(crate) fn new() -> Self {
+        let mut system = system();
+        system.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
+        // The first refresh gives the share since boot. No machine has booted on none at all: where
+        // it is zero, the kernel (a sandbox's) does not count.
+        let counts = system.global_cpu_usage() > 0.0;
+        Self { system, measured_at: clock::since_boot(), since_boot: None, counts }
+    }
+
+    /// The same, but the time since boot counts as an interval of its own, for a first heartbeat
+    /// that follows the start at once.
+    pub(crate) fn with_boot() -> Self {
+        let meter = Self::new();
+        let percent = f64::from(meter.system.global_cpu_usage());
+        Self { since_boot: Some(percent).filter(|_| meter.counts), ..meter }
+    }
+
+    /// Returns the CPU use since the reading before this one, or since `new`.
+    ///
+    /// Within 200 ms there is none to tell, as the kernel counts in hundredths of a second; the
+    /// interval then goes on to the next reading, and nothing is lost.
+    pub(crate) fn read(&mut self) -> HostUsage {
+        self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let total = self.system.total_memory();
+        // Not `used_memory()`, which overflows where a container shows more available than total.
+        let used = total.saturating_sub(self.system.available_memory());
+        HostUsage {
+            cpu_percent: self.cpu_percent(clock::since_boot()),
+            ram_percent: percent(used, total).unwrap_or(0.0),
+            ram_used_gb: gib(used),
+            ram_total_gb: gib(total),
+        }
+    }
+
+    fn cpu_percent(&mut self, now: Duration) -> Option<f64> {
+        // sysinfo would skip the refresh, and give the figure of the interval before.
+        if !self.counts || now.saturating_sub(self.measured_at) < MINIMUM_CPU_UPDATE_INTERVAL {
+            return self.since_boot.filter(|percent| percent.is_finite());
+        }
+        self.since_boot = None;
+        self.system.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
+        // After the refresh, so that our interval is never longer than sysinfo's.
+        self.measured_at = clock::since_boot();
+        Some(f64::from(self.system.global_cpu_usage())).filter(|percent| percent.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specs_of_this_machine_are_plausible() {
+        let specs = specs(Path::new("/no/such/folder/yet"), Vec::new());
+        assert_ne!(specs.hostname, "");
+        assert!(specs.os.starts_with("Linux "), "{}", specs.os);
+        assert_ne!(specs.cpu_model.trim(), "");
+        assert!(specs.cpu_cores >= 1);
+        assert!(specs.cpu_freq_ghz.is_none_or(|ghz| (0.1..20.0).contains(&ghz)), "{specs:?}");
+        assert!(specs.ram_total_gb > 0.0);
+        assert!((0.0..=specs.ram_total_gb).contains(&specs.ram_available_gb), "{specs:?}");
+    }
+
+    #[test]
+    fn the_disk_is_the_one_that_holds_the_folder_even_before_it_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = disk_of(folder.path()).unwrap();
+        let inside = disk_of(&folder.path().join("not/made/yet")).unwrap();
+        assert_eq!(inside.f_fsid, here.f_fsid);
+        assert!(inside.f_bavail <= inside.f_blocks);
+        assert!(blocks_gib(&inside, inside.f_blocks) > 0.0);
+        assert!(disk_of(Path::new("/proc/self")).is_none(), "/proc has no size");
+    }
+
+    #[test]
+    fn the_cpu_is_measured_from_one_reading_to_the_next() {
+        let mut meter = HostMeter::new();
+        let start = meter.measured_at;
+        let too_soon = Duration::from_millis(199);
+        assert_eq!(meter.cpu_percent(start + too_soon), None);
+        assert_eq!(meter.measured_at, start, "the interval goes on");
+
+        while clock::since_boot() - start < MINIMUM_CPU_UPDATE_INTERVAL {
+            std::hint::spin_loop();
+        }
+        let percent = meter.read().cpu_percent.unwrap();
+        assert!(percent > 0.0 && percent <= 100.0, "{percent} % after spinning");
+        assert!(meter.measured_at >= start + MINIMUM_CPU_UPDATE_INTERVAL, "a new one has begun");
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_count_the_cpu_use_is_absent() {
+        let mut meter = HostMeter { counts: false, ..HostMeter::new() };
+        assert_eq!(meter.cpu_percent(Duration::MAX), None);
+    }
+
+    #[test]
+    fn memory_in_use_is_a_part_of_the_memory() {
+        let usage = HostMeter::new().read();
+        assert!(usage.ram_used_gb > 0.0 && usage.ram_used_gb <= usage.ram_total_gb, "{usage:?}");
+        let percent = usage.ram_used_gb / usage.ram_total_gb * 100.0;
+        assert!((usage.ram_percent - percent).abs() < 1e-6, "{usage:?}");
+    }
+
+    #[test]
+    fn the_frequency_is_what_the_first_cpu_tells() {
+        let x86 = "processor\t: 0\ncpu MHz\t\t: 2499.984\n\nprocessor\t: 1\ncpu MHz\t\t: 800.000\n";
+        let arm = "processor\t: 0\nBogoMIPS\t: 243.75\n";
+        for (cpuinfo, mhz) in [(x86, Some(2499.984)), (arm, None), ("cpu MHz\n", None), ("", None)]
+        {
+            assert_eq!(first_cpu_mhz(cpuinfo), mhz, "{cpuinfo:?}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Child processes: their own group, held until they are recorded, ended as a whole, output bounded.
+//!
+//! A child is started blocked on its stdin. One byte lets it go; end of file, which the death of the
+//! agent is too, makes it exit. So no kill of the agent can leave a program running that no record
+//! knows. This room is mechanism: when to stop a job, and what its end means, is `job`'s business.
+
+mod lines;
+mod proc;
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::work::Handle;
+use lines::Lines;
+pub(crate) use proc::{Usage, boot_id};
+
+/// How often a child is looked at where the kernel has no pidfd to wait on (before Linux 5.3).
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What is left in the pipes when a child ends is read for this long at most: a process that got
+/// away from its group may hold them open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A program to start. Its environment is exactly what stands here.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(&'static str, OsString)>,
+    pub(crate) dir: PathBuf,
+}
+
+/// Which pipe a line came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Why a wait came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The program has exited; [`Child::finish`] is next.
+    Exited,
+    /// An order came, or whoever gives them is gone (`None`).
+    Order(Option<u8>),
+    /// Output was read, or the time is over.
+    Timeout,
+}
+
+/// A running child process, leader of its own group. Dropping it kills the group.
+#[derive(Debug)]
+pub(crate) struct Child {
+    child: std::process::Child,
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    stdin: Option<ChildStdin>,
+    pipes: [Option<Pipe>; 2],
+    reaped: bool,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    stream: Stream,
+    fd: OwnedFd,
+    lines: Lines,
+}
+
+impl Child {
+    /// Starts the program, held until [`Child::release`].
+    pub(crate) fn start(program: &Program) -> io::Result<Self> {
+        let mut child = Command::new(&program.path)
+            .args(&program.args)
+            .env_clear()
+            .envs(program.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&program.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let pipe = |stream, fd: OwnedFd| -> io::Result<Pipe> {
+            rustix::io::ioctl_fionbio(&fd, true)?;
+            Ok(Pipe { stream, fd, lines: Lines::default() })
+        };
+        let stdout = child.stdout.take().map(|pipe| (Stream::Stdout, OwnedFd::from(pipe)));
+        let stderr = child.stderr.take().map(|pipe| (Stream::Stderr, OwnedFd::from(pipe)));
+        let stdin = child.stdin.take();
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        let mut started = Self { child, pid, pidfd, stdin, pipes: [None, None], reaped: false };
+        for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
+            *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
+        }
+        Ok(started)
+    }
+
+    /// What tells this process from any other that ever had its pid.
+    pub(crate) fn handle(&self) -> io::Result<Handle> {
+        Ok(Handle {
+            pid: self.pid.as_raw_nonzero().get(),
+            start_time: proc::stat(self.pid)?.start_time,
+            boot_id: boot_id()?,
+        })
+    }
+
+    /// Lets the program go. It keeps its stdin: end of file there is the end of the agent.
+    pub(crate) fn release(&mut self) -> io::Result<()> {
+        match &mut self.stdin {
+            Some(stdin) => stdin.write_all(b"\n"),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for output, an order or the program's end, at most `at_most`; hands whole lines on.
+    pub(crate) fn wait(
+        &mut self,
+        at_most: Duration,
+        orders: Option<&PipeReader>,
+        sink: &mut dyn FnMut(Stream, &str),
+    ) -> io::Result<Woken> {
+        let at_most = if self.pidfd.is_some() { at_most } else { at_most.min(LOOK_EVERY) };
+        let ordered = self.poll(at_most, orders)?;
+        self.read_pipes(sink);
+        if let Some(orders) = orders.filter(|_| ordered) {
+            return read_order(orders).map(Woken::Order);
+        }
+        Ok(if self.has_exited()? { Woken::Exited } else { Woken::Timeout })
+    }
+
+    fn poll(&self, at_most: Duration, orders: Option<&PipeReader>) -> io::Result<bool> {
+        let fds: Vec<BorrowedFd<'_>> = orders
+            .iter()
+            .map(|orders| orders.as_fd())
+            .chain(self.pidfd.iter().map(AsFd::as_fd))
+            .chain(self.pipes.iter().flatten().map(|pipe| pipe.fd.as_fd()))
+            .collect();
+        let mut polled: Vec<PollFd<'_>> =
+            fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(orders.is_some() && polled.first().is_some_and(|fd| !fd.revents().is_empty()))
+    }
+
+    /// Reads what is there, a bounded amount at a time so that orders are not starved by output.
+    fn read_pipes(&mut self, sink: &mut dyn FnMut(Stream, &str)) {
+        for slot in &mut self.pipes {
+            let Some(pipe) = slot else { continue };
+            let mut buffer = [0; 16 << 10];
+            match rustix::io::read(&pipe.fd, &mut buffer) {
+                Ok(0) => {
+                    pipe.lines.end(&mut |line| sink(pipe.stream, line));
+                    *slot = None;
+                }
+                Ok(n) => pipe.lines.push(&buffer[..n], &mut |line| sink(pipe.stream, line)),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => *slot = None,
+            }
+        }
+    }
+
+    /// Whether the leader is over. It is left unreaped, so that its pid stays ours.
+    fn has_exited(&self) -> io::Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_some())
+    }
+
+    /// Sends a signal to the whole group.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // The one error there is, that nobody is left to be signalled, is what we want.
+        rustix::process::kill_process_group(self.pid, signal).ok();
+    }
+
+    /// CPU time and peak memory so far; of a program that has exited, all but the memory.
+    pub(crate) fn usage(&self) -> Usage {
+        proc::usage(self.pid)
+    }
+
+    /// Kills what is left of the group, reads the last output and reaps the leader, which has exited.
+    pub(crate) fn finish(mut self, sink: &mut dyn FnMut(Stream, &str)) -> io::Result<ExitStatus> {
+        // Also after a normal exit: a grandchild may hold our end of the pipes open for ever. The
+        // leader is not reaped yet, so the group's number cannot belong to anybody else.
+        self.signal(Signal::KILL);
+        let until = Instant::now() + LAST_WORDS;
+        while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
+            // Without the pidfd, which reports the exit over and over.
+            self.pidfd = None;
+            self.poll(LAST_WORDS / 4, None)?;
+            self.read_pipes(sink);
+        }
+        for pipe in self.pipes.iter_mut().flatten() {
+            pipe.lines.end(&mut |line| sink(pipe.stream, line));
+        }
+        self.reaped = true;
+        self.child.wait()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        self.signal(Signal::KILL);
+        // Not waited for: a process stuck in the kernel must not hold the agent up.
+        if let Err(error) = self.child.try_wait() {
+            log::debug!("cannot reap pid={}: {error}", self.child.id());
+        }
+    }
+}
+
+fn read_order(mut orders: &PipeReader) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    Ok((orders.read(&mut byte)? == 1).then_some(byte[0]))
+}
+
+/// Kills the group of a child that an earlier run of the agent left behind, if it still lives.
+pub(crate) fn kill_orphan(handle: &Handle) {
+    let Some(pid) = Pid::from_raw(handle.pid) else { return };
+    let same_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
+    let lives = proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time);
+    if same_boot && lives {
+        rustix::process::kill_process_group(pid, Signal::KILL).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests;

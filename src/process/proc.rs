@@ -1,0 +1,73 @@
+//! What `/proc` tells of a process.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+/// The kernel's clock tick in `/proc/PID/stat`, 100 a second on every Linux there is.
+const TICKS: u64 = 100;
+
+/// What a program has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// By the program and the children it waited for.
+    pub(crate) cpu: Option<Duration>,
+    /// The most memory the program itself ever had, in MiB.
+    pub(crate) peak_memory_mb: Option<f64>,
+}
+
+pub(super) struct Stat {
+    /// In clock ticks since boot.
+    pub(super) start_time: u64,
+    cpu_ticks: u64,
+}
+
+pub(super) fn stat(pid: Pid) -> io::Result<Stat> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    parse(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has another form"))
+}
+
+fn parse(text: &str) -> Option<Stat> {
+    // The second field is the program's name in parentheses and may hold anything, these included.
+    let (_, rest) = text.rsplit_once(')')?;
+    let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
+    let cpu_ticks = field(14)? + field(15)? + field(16)? + field(17)?;
+    Some(Stat { start_time: field(22)?, cpu_ticks })
+}
+
+pub(super) fn usage(pid: Pid) -> Usage {
+    let cpu = stat(pid).ok().map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / TICKS));
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    Usage { cpu, peak_memory_mb: status.ok().and_then(|status| peak(&status)) }
+}
+
+fn peak(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+/// Tells this boot of the machine from every other.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_hostile_name_is_read_right() {
+        let text = "7 (a) R 1) x) S 1 7 7 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 1 0 777 9 9";
+        let stat = parse(text).unwrap();
+        assert_eq!((stat.start_time, stat.cpu_ticks), (777, 18));
+    }
+
+    #[test]
+    fn peak_memory_is_read_in_mebibytes() {
+        assert_eq!(peak("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n"), Some(2.0));
+        assert_eq!(peak("Name:\tzombie\n"), None);
+    }
+}

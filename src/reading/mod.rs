@@ -1,0 +1,67 @@
+//! What was measured of this machine: plain values that the sampler makes and the wire carries.
+//!
+//! What could not be measured is `None`, never zero.
+
+mod flat;
+
+pub(crate) use flat::{FlatGpu, flatten};
+
+/// What the machine is. Sizes are in GiB, as the backends mean by "GB".
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Specs {
+    pub(crate) hostname: String,
+    pub(crate) os: String,
+    pub(crate) cpu_model: String,
+    pub(crate) cpu_cores: usize,
+    pub(crate) cpu_freq_ghz: Option<f64>,
+    pub(crate) ram_total_gb: f64,
+    pub(crate) ram_available_gb: f64,
+    pub(crate) storage_total_gb: Option<f64>,
+    pub(crate) storage_free_gb: Option<f64>,
+    pub(crate) gpus: Vec<GpuSpecs>,
+}
+
+/// What one GPU is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GpuSpecs {
+    pub(crate) index: u32,
+    pub(crate) uuid: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) vram_gb: Option<f64>,
+    pub(crate) driver: Option<String>,
+    pub(crate) power_limit_w: Option<f64>,
+}
+
+/// How busy the machine was since the meter was last read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HostUsage {
+    pub(crate) cpu_percent: Option<f64>,
+    pub(crate) ram_percent: f64,
+    pub(crate) ram_used_gb: f64,
+    pub(crate) ram_total_gb: f64,
+}
+
+/// How busy one GPU is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GpuUsage {
+    pub(crate) index: u32,
+    pub(crate) percent: Option<f64>,
+    pub(crate) memory_percent: Option<f64>,
+    pub(crate) temp_c: Option<f64>,
+    pub(crate) mem_used_mb: Option<u64>,
+    pub(crate) mem_total_mb: Option<u64>,
+    pub(crate) power_w: Option<f64>,
+    pub(crate) power_limit_w: Option<f64>,
+}
+
+/// One look at the whole machine.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reading {
+    pub(crate) host: HostUsage,
+    pub(crate) gpus: Vec<GpuUsage>,
+}
+
+/// The share of `part` in `whole`, or nothing where there is no whole.
+pub(crate) fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64 * 100.0)
+}

@@ -1,0 +1,21 @@
+//! Programs that run on this machine, in the job's own work folder.
+
+use std::path::Path;
+
+use crate::process::Program;
+use crate::work::JobId;
+
+/// The embedded engine: this same binary under its hidden subcommand.
+pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
+    Program {
+        // The link and not the path it leads to: an upgrade may have replaced the file since.
+        path: "/proc/self/exe".into(),
+        args: vec![subcommand.into()],
+        env: vec![
+            ("WORKER_JOB_ID", id.as_str().into()),
+            ("WORKER_INPUT_DIR", work.join("in").into()),
+            ("WORKER_OUTPUT_DIR", work.join("out").into()),
+        ],
+        dir: work.to_owned(),
+    }
+}

@@ -1,0 +1,291 @@
+//! `record.json`: where one job is in its life, in one atomic file.
+//!
+//! `{"format":1,"sha256":"…","record":{…}}`; the checksum is over the text of `record` as it stands.
+//! A file of a newer format is refused, never rewritten; anything else that does not read back is
+//! damage. The structs here are the format: they are converted from and to the plain values of
+//! `work` at this border and used nowhere else.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::file::{self, FileError};
+use crate::work::{
+    Attempt, Blame, Decline, DeclineCode, Ending, Failure, Handle, JobId, Object, Outcome, Reason, Stage,
+};
+use crate::{clock, text};
+
+const FORMAT: u64 = 1;
+
+/// What is known of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) attempt: Attempt,
+    /// The backend it came from; its outcome goes nowhere else.
+    pub(crate) origin: String,
+    pub(crate) kind: String,
+    /// The offer as it came, which any version can read again. Gone once the job has ended.
+    pub(crate) offer: Option<String>,
+    pub(crate) phase: Phase,
+}
+
+/// How far a job is. It only ever moves forward.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Phase {
+    /// Ours; its program was never let go.
+    Taken,
+    Running(Handle),
+    /// The outcome waits for delivery, and has so far for so long.
+    Finished {
+        outcome: Outcome,
+        waited: Duration,
+    },
+    Delivered {
+        outcome: Outcome,
+        at: SystemTime,
+    },
+}
+
+impl Phase {
+    pub(super) fn is_delivered(&self) -> bool {
+        matches!(self, Self::Delivered { .. })
+    }
+}
+
+impl Record {
+    pub(super) fn delivered_at(&self) -> SystemTime {
+        match &self.phase {
+            Phase::Delivered { at, .. } => *at,
+            Phase::Taken | Phase::Running(_) | Phase::Finished { .. } => SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("there is no record")]
+    Absent,
+    #[error("written by a newer version (format {format})")]
+    Newer { format: u64 },
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+pub(super) fn write(path: &Path, record: &Record) -> Result<(), FileError> {
+    let failed = |error: serde_json::Error| FileError::new("write", path, error.into());
+    let record = serde_json::value::to_raw_value(&RecordFile::from(record)).map_err(failed)?;
+    let file = Frame { format: FORMAT, sha256: checksum(&record), record: &record };
+    file::replace(path, &serde_json::to_vec(&file).map_err(failed)?)
+}
+
+pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Absent),
+        Err(error) => return Err(ReadError::Damaged(error.to_string())),
+    };
+    let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
+    let head: Head = serde_json::from_str(&text).map_err(damaged)?;
+    if head.format > FORMAT {
+        return Err(ReadError::Newer { format: head.format });
+    }
+    let frame: Frame<'_> = serde_json::from_str(&text).map_err(damaged)?;
+    if checksum(frame.record) != frame.sha256 {
+        return Err(ReadError::Damaged("its checksum does not match".into()));
+    }
+    let record: RecordFile = serde_json::from_str(frame.record.get()).map_err(damaged)?;
+    record.try_into().map_err(ReadError::Damaged)
+}
+
+fn checksum(record: &RawValue) -> String {
+    text::hex(&Sha256::digest(record.get()))
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Frame<'a> {
+    format: u64,
+    sha256: String,
+    #[serde(borrow)]
+    record: &'a RawValue,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordFile {
+    id: String,
+    content: String,
+    attempt: u32,
+    first_attempt: u32,
+    origin: String,
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offer: Option<String>,
+    phase: PhaseFile,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PhaseFile {
+    Taken,
+    Running { pid: i32, start_time: u64, boot_id: String },
+    Finished { outcome: OutcomeFile, waited_seconds: u64 },
+    Delivered { outcome: OutcomeFile, at: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutcomeFile {
+    at: String,
+    metrics: Object,
+    ending: EndingFile,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EndingFile {
+    Completed(Object),
+    Failed {
+        reason: String,
+        blame: String,
+        stage: String,
+        error: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+        log: Vec<String>,
+    },
+    Declined {
+        code: String,
+        reason: String,
+    },
+    Cancelled,
+}
+
+impl From<&Record> for RecordFile {
+    fn from(record: &Record) -> Self {
+        Self {
+            id: record.attempt.id.as_str().to_owned(),
+            content: record.attempt.content.clone(),
+            attempt: record.attempt.number,
+            first_attempt: record.attempt.first,
+            origin: record.origin.clone(),
+            kind: record.kind.clone(),
+            offer: record.offer.clone(),
+            phase: match &record.phase {
+                Phase::Taken => PhaseFile::Taken,
+                Phase::Running(Handle { pid, start_time, boot_id }) => PhaseFile::Running {
+                    pid: *pid,
+                    start_time: *start_time,
+                    boot_id: boot_id.clone(),
+                },
+                Phase::Finished { outcome, waited } => PhaseFile::Finished {
+                    outcome: outcome.into(),
+                    waited_seconds: waited.as_secs(),
+                },
+                Phase::Delivered { outcome, at } => {
+                    PhaseFile::Delivered { outcome: outcome.into(), at: clock::rfc3339(*at) }
+                }
+            },
+        }
+    }
+}
+
+impl TryFrom<RecordFile> for Record {
+    type Error = String;
+
+    fn try_from(file: RecordFile) -> Result<Self, String> {
+        if file.first_attempt == 0 || file.attempt < file.first_attempt {
+            return Err(format!("attempt {} before its first one", file.attempt));
+        }
+        Ok(Self {
+            attempt: Attempt {
+                id: JobId::parse(&file.id).ok_or("no job id")?,
+                content: file.content,
+                number: file.attempt,
+                first: file.first_attempt,
+            },
+            origin: file.origin,
+            kind: file.kind,
+            offer: file.offer,
+            phase: match file.phase {
+                PhaseFile::Taken => Phase::Taken,
+                PhaseFile::Running { pid, start_time, boot_id } => {
+                    Phase::Running(Handle { pid, start_time, boot_id })
+                }
+                PhaseFile::Finished { outcome, waited_seconds } => Phase::Finished {
+                    outcome: outcome.try_into()?,
+                    waited: Duration::from_secs(waited_seconds),
+                },
+                PhaseFile::Delivered { outcome, at } => {
+                    Phase::Delivered { outcome: outcome.try_into()?, at: time(&at)? }
+                }
+            },
+        })
+    }
+}
+
+impl From<&Outcome> for OutcomeFile {
+    fn from(outcome: &Outcome) -> Self {
+        let ending = match &outcome.ending {
+            Ending::Completed(result) => EndingFile::Completed(result.clone()),
+            Ending::Failed(failure) => EndingFile::Failed {
+                reason: failure.reason.name().to_owned(),
+                blame: failure.blame.name().to_owned(),
+                stage: failure.stage.name().to_owned(),
+                error: failure.error.clone(),
+                exit_code: failure.exit_code,
+                signal: failure.signal,
+                log: failure.log.clone(),
+            },
+            Ending::Declined(Decline { code, reason }) => {
+                EndingFile::Declined { code: code.name().to_owned(), reason: reason.clone() }
+            }
+            Ending::Cancelled => EndingFile::Cancelled,
+        };
+        Self { at: clock::rfc3339(outcome.at), metrics: outcome.metrics.clone(), ending }
+    }
+}
+
+impl TryFrom<OutcomeFile> for Outcome {
+    type Error = String;
+
+    fn try_from(file: OutcomeFile) -> Result<Self, String> {
+        let ending = match file.ending {
+            EndingFile::Completed(result) => Ending::Completed(result),
+            EndingFile::Failed { reason, blame, stage, error, exit_code, signal, log } => {
+                Ending::Failed(Failure {
+                    reason: by_name(&Reason::ALL, Reason::name, &reason)?,
+                    blame: by_name(&[Blame::Job, Blame::Worker], Blame::name, &blame)?,
+                    stage: by_name(&Stage::ALL, Stage::name, &stage)?,
+                    error,
+                    exit_code,
+                    signal,
+                    log,
+                })
+            }
+            EndingFile::Declined { code, reason } => Ending::Declined(Decline {
+                code: by_name(&DeclineCode::ALL, DeclineCode::name, &code)?,
+                reason,
+            }),
+            EndingFile::Cancelled => Ending::Cancelled,
+        };
+        Ok(Self { ending, metrics: file.metrics, at: time(&file.at)? })
+    }
+}
+
+fn by_name<T: Copy>(all: &[T], name: fn(T) -> &'static str, wanted: &str) -> Result<T, String> {
+    let found = all.iter().copied().find(|value| name(*value) == wanted);
+    found.ok_or_else(|| format!("unknown word \"{wanted}\""))
+}
+
+fn time(text: &str) -> Result<SystemTime, String> {
+    humantime::parse_rfc3339(text).map_err(|error| format!("time \"{text}\": {error}"))
+}
