@@ -245,7 +245,8 @@ pub(crate) enum DeclineCode {
 }
 
 impl DeclineCode {
-    pub(crate) const ALL: [Self; 4] = [Self::Busy, Self::UnknownKind, Self::BadInput, Self::TooLarge];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Busy, Self::UnknownKind, Self::BadInput, Self::TooLarge];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -304,7 +305,15 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure that no program had a part in.
     pub(crate) fn of_worker(reason: Reason, stage: Stage, error: String) -> Self {
-        Self { blame: Blame::Worker, reason, stage, error, exit_code: None, signal: None, log: vec![] }
+        Self {
+            blame: Blame::Worker,
+            reason,
+            stage,
+            error,
+            exit_code: None,
+            signal: None,
+            log: vec![],
+        }
     }
 }
 

@@ -13,10 +13,20 @@ const LINES_MAX: usize = 100;
 
 #[derive(Debug)]
 pub(super) enum Order {
-    Progress { key: Key, id: JobId, report: Box<Report> },
-    Ask { key: Key, id: JobId },
+    Progress {
+        key: Key,
+        id: JobId,
+        report: Box<Report>,
+    },
+    Ask {
+        key: Key,
+        id: JobId,
+    },
     /// Send the outcome, after `first` if no progress was acknowledged yet.
-    Send { key: Key, first: Option<Box<Report>> },
+    Send {
+        key: Key,
+        first: Option<Box<Report>>,
+    },
 }
 
 /// What waits to be carried.

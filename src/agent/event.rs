@@ -17,21 +17,45 @@ pub(crate) enum Event {
     Tick,
     Registered(Result<(), RegisterError>),
     /// A heartbeat, sent at this time, was answered or not.
-    Beat { sent: Time, answer: Result<Heard, Error> },
+    Beat {
+        sent: Time,
+        answer: Result<Heard, Error>,
+    },
     /// A running job tells how far it is.
-    Progress { key: Key, report: Box<Report> },
+    Progress {
+        key: Key,
+        report: Box<Report>,
+    },
     /// A progress report was sent.
-    ProgressSent { key: Key, acknowledged: bool },
+    ProgressSent {
+        key: Key,
+        acknowledged: bool,
+    },
     /// A job has its outcome, and it is on disk.
-    Ended { key: Key, verdict: Verdict },
+    Ended {
+        key: Key,
+        verdict: Verdict,
+    },
     /// A job could not be recorded, so nothing was started.
-    NotTaken { key: Key, error: String },
+    NotTaken {
+        key: Key,
+        error: String,
+    },
     /// The backend was asked about a job.
-    Asked { key: Key, answer: Result<JobState, Error> },
+    Asked {
+        key: Key,
+        answer: Result<JobState, Error>,
+    },
     /// A completion was sent.
-    Sent { key: Key, answer: Result<Receipt, Error> },
+    Sent {
+        key: Key,
+        answer: Result<Receipt, Error>,
+    },
     /// An outcome cannot be read back from disk.
-    Unreadable { key: Key, error: String },
+    Unreadable {
+        key: Key,
+        error: String,
+    },
     Stop(StopRequest),
     /// A thread died of a bug.
     Panicked(&'static str),
@@ -60,22 +84,59 @@ pub(crate) enum StopRequest {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     Register,
-    Beat { status: Status, jobs: Vec<JobId>, paused: Option<String> },
+    Beat {
+        status: Status,
+        jobs: Vec<JobId>,
+        paused: Option<String>,
+    },
     /// Record the job as taken, then run it.
-    Start { key: Key, attempt: Attempt, offer: Box<Offer> },
+    Start {
+        key: Key,
+        attempt: Attempt,
+        offer: Box<Offer>,
+    },
     /// Record the decline as the job's outcome.
-    Decline { key: Key, attempt: Attempt, kind: String, decline: Decline },
+    Decline {
+        key: Key,
+        attempt: Attempt,
+        kind: String,
+        decline: Decline,
+    },
     /// Record the last attempt's failure as this attempt's outcome, marked as final.
-    Repeat { key: Key, attempt: Attempt },
+    Repeat {
+        key: Key,
+        attempt: Attempt,
+    },
     /// Record a job that was taken but never begun as cancelled.
-    Abandon { key: Key },
-    Order { key: Key, order: Order },
-    SendProgress { key: Key, id: JobId, report: Box<Report> },
-    Ask { key: Key, id: JobId },
+    Abandon {
+        key: Key,
+    },
+    Order {
+        key: Key,
+        order: Order,
+    },
+    SendProgress {
+        key: Key,
+        id: JobId,
+        report: Box<Report>,
+    },
+    Ask {
+        key: Key,
+        id: JobId,
+    },
     /// Send the completion; `first` makes sure that some progress went before it.
-    Send { key: Key, first: Option<Box<Report>> },
-    Book { key: Key, booking: Booking },
-    NoteWait { key: Key, waited: Duration },
+    Send {
+        key: Key,
+        first: Option<Box<Report>>,
+    },
+    Book {
+        key: Key,
+        booking: Booking,
+    },
+    NoteWait {
+        key: Key,
+        waited: Duration,
+    },
     Log(log::Level, String),
     Exit(Exit),
     /// Leave without waiting for anything.

@@ -256,7 +256,12 @@ impl Hands<'_, '_> {
         }
     }
 
-    fn record(&self, attempt: crate::work::Attempt, kind: String, outcome: crate::work::Outcome) -> Record {
+    fn record(
+        &self,
+        attempt: crate::work::Attempt,
+        kind: String,
+        outcome: crate::work::Outcome,
+    ) -> Record {
         let origin = self.shared.config.connection.backend.origin.clone();
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
         Record { attempt, origin, kind, offer: None, phase }

@@ -72,9 +72,8 @@ impl Assignment<'_> {
         let staging =
             |error: String| Failure::of_worker(Reason::Internal, Stage::Stage, one_line(&error));
         let work = store.make_work(&self.key).map_err(|error| staging(error.to_string()))?;
-        let write = |path: &Path, content: &[u8]| {
-            replace(path, content).map_err(|error| error.to_string())
-        };
+        let write =
+            |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
         job::stage(job, &work.join("in"), write).map_err(staging)?;
         let starting = |error: String| {
             let error = format!("the program cannot be started: {}", one_line(&error));

@@ -185,9 +185,8 @@ impl Backend {
         let fields = self.post(&path, &body, None)?.good()?;
         let mut reply = BeatReply::default();
         let mut odd = |oddity| reply.oddities.push(format!("heartbeat reply: {oddity}"));
-        let interval: Option<f64> = wire::field(&fields, "heartbeatIntervalMs")
-            .map_err(&mut odd)
-            .unwrap_or_default();
+        let interval: Option<f64> =
+            wire::field(&fields, "heartbeatIntervalMs").map_err(&mut odd).unwrap_or_default();
         match interval {
             Some(ms) if (5_000.0..=600_000.0).contains(&ms) => {
                 reply.interval = Some(Duration::from_secs_f64(ms / 1000.0));
@@ -295,7 +294,8 @@ impl Backend {
 
     fn learn_dialect(&self, legacy: bool) {
         if self.legacy.swap(legacy, Ordering::Relaxed) != legacy {
-            let how = if legacy { "by polling, and reads snake_case" } else { "with its heartbeat" };
+            let how =
+                if legacy { "by polling, and reads snake_case" } else { "with its heartbeat" };
             log::info!("this backend gives jobs {how}");
         }
     }
@@ -356,7 +356,9 @@ impl Backend {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         Ok(Reply {
             status,
-            retry_after: text(header::RETRY_AFTER).and_then(|s| s.trim().parse().ok()).map(Duration::from_secs),
+            retry_after: text(header::RETRY_AFTER)
+                .and_then(|s| s.trim().parse().ok())
+                .map(Duration::from_secs),
             location: text(header::LOCATION).map(|location| text::one_line(location, 200)),
             fields: serde_json::from_slice(&body).map_err(|error| not_json(&body, &error)),
             call,

@@ -11,11 +11,11 @@ use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process, nice};
 use serde_json::json;
 
+use crate::config;
 use crate::engine::{self, Computed, Progress};
 use crate::exit::Exit;
 use crate::job::{RESULT, read_task};
 use crate::store::replace;
-use crate::config;
 
 /// Below everything a person runs.
 const NICENESS: i32 = 10;
@@ -24,7 +24,8 @@ pub(crate) fn run() -> anyhow::Result<Exit> {
     if io::stdin().read(&mut [0])? == 0 {
         return Ok(Exit::Stopped);
     }
-    let (input, output) = config::job_folders().context("this subcommand is for the agent's use")?;
+    let (input, output) =
+        config::job_folders().context("this subcommand is for the agent's use")?;
     // Refused only to those who may not even be nicer to others; then the job runs as it is.
     nice(NICENESS).ok();
     thread::scope(|scope| {
@@ -45,7 +46,8 @@ fn compute(input: &Path, output: &Path) -> anyhow::Result<()> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let computed = engine::run(&task, threads, &mut tell)?;
     let Computed { iterations, result, gflops } = computed;
-    let mut data = json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});
+    let mut data =
+        json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});
     if let Some(gflops) = gflops {
         data["gflops"] = json!((gflops * 10.0).round() / 10.0);
     }
@@ -68,7 +70,11 @@ fn end_with_agent() {
 }
 
 /// Ends without waiting for the lifeline, which waits for the agent.
-#[expect(clippy::exit, clippy::disallowed_methods, reason = "a thread blocked on stdin cannot be joined")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "a thread blocked on stdin cannot be joined"
+)]
 fn leave(exit: Exit) -> ! {
     std::process::exit(exit as i32)
 }

@@ -52,7 +52,11 @@ impl Layers {
             Ok(table) => table,
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
-                return self.problem(format!("{}: {}", place(at), text::one_line(error.message(), 300)));
+                return self.problem(format!(
+                    "{}: {}",
+                    place(at),
+                    text::one_line(error.message(), 300)
+                ));
             }
         };
         for (key, value) in table.get_ref() {

@@ -133,11 +133,14 @@ fn identity(layers: &mut Layers) -> Identity {
 fn state_dir(layers: &mut Layers) -> PathBuf {
     let given = layers.parse("state-dir", value::path);
     let by_systemd = || layers::env("STATE_DIRECTORY").map(PathBuf::from);
-    let by_xdg = || layers::env("XDG_STATE_HOME").map(|dir| PathBuf::from(dir).join("qubix-worker"));
+    let by_xdg =
+        || layers::env("XDG_STATE_HOME").map(|dir| PathBuf::from(dir).join("qubix-worker"));
     let at_home =
         || layers::env("HOME").map(|dir| PathBuf::from(dir).join(".local/state/qubix-worker"));
     given.or_else(by_systemd).or_else(by_xdg).or_else(at_home).unwrap_or_else(|| {
-        layers.problem("there is no home directory to keep the state in: give --state-dir DIR".into());
+        layers.problem(
+            "there is no home directory to keep the state in: give --state-dir DIR".into(),
+        );
         PathBuf::new()
     })
 }

@@ -38,7 +38,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 
 #[test]
 fn a_mistake_in_the_file_names_file_line_key_and_what_was_meant() {
-    let file = file("backend = \"http://a\"\n\nheartbeat-intervall = \"30s\"\nslots = 0\nname = []\n");
+    let file =
+        file("backend = \"http://a\"\n\nheartbeat-intervall = \"30s\"\nslots = 0\nname = []\n");
     let path = file.path().to_str().unwrap();
     assert_eq!(
         problem(&["--config", path]),

@@ -184,8 +184,7 @@ mod tests {
 
     #[test]
     fn the_least_amount_reaches_to_ten() {
-        let task =
-            Compute { kernel: crate::work::Kernel::Primes, seed: 1, amount: 1e-9 };
+        let task = Compute { kernel: crate::work::Kernel::Primes, seed: 1, amount: 1e-9 };
         let least = Computed { iterations: 1, result: Value::from(4), gflops: None };
         assert_eq!(run(&task, 1, &mut |_| {}).unwrap(), least);
     }

@@ -32,7 +32,10 @@ pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, Str
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test plays the program, which may write as it likes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test plays the program, which may write as it likes"
+)]
 mod tests {
     use super::*;
 

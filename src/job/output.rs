@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn whatever_is_not_the_protocol_is_log() {
-        let lines = ["{", "{}", r#"{"progress":"x"}"#, r#"{"progress":101}"#, r#"{"result":1}"#, "hi\0"];
+        let lines =
+            ["{", "{}", r#"{"progress":"x"}"#, r#"{"progress":101}"#, r#"{"result":1}"#, "hi\0"];
         let output = said(&lines);
         assert_eq!(output.percent, 0.0);
         assert_eq!(output.last_lines().last().map(String::as_str), Some("hi"));

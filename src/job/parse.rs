@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::backend::wire;
 use crate::text;
-use crate::work::{Compute, Decline, DeclineCode, Job, JobId, Kernel, Key, Kind, Object, Task, digest};
+use crate::work::{
+    Compute, Decline, DeclineCode, Job, JobId, Kernel, Key, Kind, Object, Task, digest,
+};
 
 /// The longest a job may run, whatever it asks for.
 const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -40,7 +42,10 @@ pub(crate) fn parse(raw: &RawValue, origin: &str) -> Result<Offer, String> {
         Some(Value::String(id)) => JobId::parse(id)
             .ok_or_else(|| format!("has an id that is none: \"{}\"", text::one_line(id, 40)))?,
         Some(other) => {
-            return Err(format!("has an id that is none: {}", text::one_line(&other.to_string(), 40)));
+            return Err(format!(
+                "has an id that is none: {}",
+                text::one_line(&other.to_string(), 40)
+            ));
         }
         None => return Err(format!("has no id: {}", shown())),
     };
@@ -84,9 +89,11 @@ fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {
     let mut problems = Problems::default();
     let empty = Object::new();
     let input = problems.object("inputData", wire.input_data.as_ref()).unwrap_or(&empty);
-    let advanced = problems.object("advancedConfig", wire.advanced_config.as_ref()).unwrap_or(&empty);
+    let advanced =
+        problems.object("advancedConfig", wire.advanced_config.as_ref()).unwrap_or(&empty);
     let amount = problems.amount(wire.compute_needed.as_ref());
-    let time_limit = problems.time_limit(wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
+    let time_limit =
+        problems.time_limit(wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
     let task = match kind {
         Kind::Compute => Task::Compute(problems.compute(input, amount)),
     };
@@ -129,7 +136,8 @@ impl Problems {
             None => 1.0,
             Some(value) => match value.as_f64() {
                 Some(amount) if amount > AMOUNT_MAX => {
-                    self.too_large.push(format!("computeNeeded is {value}, the most is {AMOUNT_MAX}"));
+                    self.too_large
+                        .push(format!("computeNeeded is {value}, the most is {AMOUNT_MAX}"));
                     1.0
                 }
                 Some(amount) if amount > 0.0 => amount,
@@ -216,7 +224,10 @@ mod tests {
             r#"{"id":"a","jobType":"Generic_Compute","modelType":"gpt2"}"#,
             r#"{"id":"a","jobType":"whatever","modelType":"benchmark"}"#,
         ] {
-            assert!(matches!(offer(json).unwrap().job, Ok(Job { task: Task::Compute(_), .. })), "{json}");
+            assert!(
+                matches!(offer(json).unwrap().job, Ok(Job { task: Task::Compute(_), .. })),
+                "{json}"
+            );
         }
     }
 
@@ -243,8 +254,14 @@ mod tests {
                     .into()
             )
         );
-        assert_eq!(decline(r#"{"id":"a","modelType":"compute","computeNeeded":-1}"#).0, "bad_input");
-        assert_eq!(decline(r#"{"id":"a","modelType":"compute","computeNeeded":1e308}"#).0, "too_large");
+        assert_eq!(
+            decline(r#"{"id":"a","modelType":"compute","computeNeeded":-1}"#).0,
+            "bad_input"
+        );
+        assert_eq!(
+            decline(r#"{"id":"a","modelType":"compute","computeNeeded":1e308}"#).0,
+            "too_large"
+        );
         assert_eq!(decline(r#"{"id":"a","modelType":"compute","inputData":[]}"#).0, "bad_input");
     }
 
@@ -260,7 +277,11 @@ mod tests {
             (r#"{"id":"a","computeNeeded":1e999}"#.into(), "cannot be read (number out of range"),
             (r#"[]"#.into(), "cannot be read ("),
             (
-                format!(r#"{{"id":"a","inputData":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000)),
+                format!(
+                    r#"{{"id":"a","inputData":{}1{}}}"#,
+                    "[".repeat(10_000),
+                    "]".repeat(10_000)
+                ),
                 "cannot be read (recursion limit exceeded",
             ),
         ] {
@@ -273,7 +294,8 @@ mod tests {
     #[test]
     fn what_a_job_asks_for_makes_it_the_same_job_and_where_it_stands_does_not() {
         let content = |json| offer(json).unwrap().content;
-        let first = content(r#"{"id":"a","modelType":"compute","inputData":{"seed":1,"kernel":"primes"}}"#);
+        let first =
+            content(r#"{"id":"a","modelType":"compute","inputData":{"seed":1,"kernel":"primes"}}"#);
         let later = r#"{"inputData":{"kernel":"primes","seed":1},"id":"a","modelType":"compute","status":"ASSIGNED","progress":3}"#;
         assert_eq!(first, content(later));
         assert_ne!(first, content(&later.replace("\"seed\":1", "\"seed\":2")));

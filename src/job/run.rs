@@ -105,9 +105,8 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         match child.wait(at_most, Some(watch.orders), &mut sink)? {
             Woken::Exited => break false,
             Woken::Order(order) => {
-                let why = order.map_or(Some(Why::AgentGone), |byte| {
-                    Order::from_byte(byte).map(Why::Ordered)
-                });
+                let why = order
+                    .map_or(Some(Why::AgentGone), |byte| Order::from_byte(byte).map(Why::Ordered));
                 step(&mut ladder, &child, &watch.limits, why);
             }
             Woken::Timeout if clock::since_boot() >= next_look => {
@@ -122,8 +121,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     if given_up {
         return Ok((stuck(why, &output), costs));
     }
-    let status =
-        child.finish(&mut |stream, line| output.take(stream, line, clock::wall()))?;
+    let status = child.finish(&mut |stream, line| output.take(stream, line, clock::wall()))?;
     Ok((verdict(status, why, &watch.limits, output), costs))
 }
 

@@ -61,10 +61,7 @@ fn both_pipes_and_the_exit_code_arrive() {
     let (status, mut seen) = run(child);
     seen.sort_by_key(|(stream, _)| *stream == Stream::Stderr);
     assert_eq!(status.code(), Some(7));
-    assert_eq!(
-        seen,
-        [(Stream::Stdout, "out".to_owned()), (Stream::Stderr, "err".to_owned())]
-    );
+    assert_eq!(seen, [(Stream::Stdout, "out".to_owned()), (Stream::Stderr, "err".to_owned())]);
 }
 
 #[test]

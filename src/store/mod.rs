@@ -31,9 +31,13 @@ const KEEP_RECORDS: usize = 10_000;
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("state directory {dir} is in use by another agent{by}: stop that one, or give this one its own --state-dir")]
+    #[error(
+        "state directory {dir} is in use by another agent{by}: stop that one, or give this one its own --state-dir"
+    )]
     InUse { dir: PathBuf, by: String },
-    #[error("{path} was written by a newer version of this program (format {format}): update, or give another --state-dir")]
+    #[error(
+        "{path} was written by a newer version of this program (format {format}): update, or give another --state-dir"
+    )]
     Newer { path: PathBuf, format: u64 },
     #[error("state directory {dir} cannot be used")]
     File {
@@ -86,12 +90,15 @@ impl Store {
         let failed = |source| Error::File { dir: self.dir.clone(), source };
         let mut found = Recovered::default();
         let mut delivered = BTreeMap::new();
-        for entry in fs::read_dir(&jobs).map_err(|error| failed(FileError::new("list", &jobs, error)))? {
+        for entry in
+            fs::read_dir(&jobs).map_err(|error| failed(FileError::new("list", &jobs, error)))?
+        {
             let entry = entry.map_err(|error| failed(FileError::new("list", &jobs, error)))?;
             let Some(key) = entry.file_name().to_str().and_then(Key::from_folder) else { continue };
             match record::read(&self.record_path(&key)) {
                 Ok(record) if record.phase.is_delivered() => {
-                    delivered.insert((record.delivered_at(), key.as_str().to_owned()), (key, record));
+                    delivered
+                        .insert((record.delivered_at(), key.as_str().to_owned()), (key, record));
                 }
                 Ok(record) => found.records.push((key, record)),
                 // Only the folder was made: the job was never taken.
@@ -190,7 +197,9 @@ impl Store {
         let moved = make_dir(&to)
             .and_then(|()| file::rename(&from, &to.join(format!("{}.json", key.as_str()))));
         match moved {
-            Ok(()) => format!("{} is damaged ({why}) and was moved to {}", from.display(), to.display()),
+            Ok(()) => {
+                format!("{} is damaged ({why}) and was moved to {}", from.display(), to.display())
+            }
             Err(error) => format!("{} is damaged ({why}): {error}", from.display()),
         }
     }

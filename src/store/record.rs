@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::file::{self, FileError};
 use crate::work::{
-    Attempt, Blame, Decline, DeclineCode, Ending, Failure, Handle, JobId, Object, Outcome, Reason, Stage,
+    Attempt, Blame, Decline, DeclineCode, Ending, Failure, Handle, JobId, Object, Outcome, Reason,
+    Stage,
 };
 use crate::{clock, text};
 
@@ -92,6 +93,9 @@ pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
     let head: Head = serde_json::from_str(&text).map_err(damaged)?;
     if head.format > FORMAT {
         return Err(ReadError::Newer { format: head.format });
+    }
+    if head.format == 0 {
+        return Err(ReadError::Damaged("there is no format 0".into()));
     }
     let frame: Frame<'_> = serde_json::from_str(&text).map_err(damaged)?;
     if checksum(frame.record) != frame.sha256 {

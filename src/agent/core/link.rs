@@ -223,13 +223,16 @@ impl Core {
         if let Some(trouble) = self.link.trouble.take() {
             let seconds = Duration::from_secs((now - trouble.since).as_secs());
             let after = humantime::format_duration(seconds);
-            self.log(Level::Info, format!("backend back after {after}, {} attempts", trouble.attempts));
+            self.log(
+                Level::Info,
+                format!("backend back after {after}, {} attempts", trouble.attempts),
+            );
         }
         if was_bad {
             self.hurry_deliveries(now);
         }
-        self.hear(now, sent, heard);
         self.ask_about_running(now);
+        self.hear(now, sent, heard);
     }
 
     fn failed_beat(&mut self, now: Time, error: &Error) {
@@ -264,7 +267,9 @@ impl Core {
         if changed {
             let line = match kind {
                 "unreachable" => format!("backend unreachable, trying on: {said}"),
-                "401" | "403" => format!("backend refuses our credentials, trying on every 5 min: {said}"),
+                "401" | "403" => {
+                    format!("backend refuses our credentials, trying on every 5 min: {said}")
+                }
                 "404" => format!("backend does not know us, registering again: {said}"),
                 _ => format!("backend in trouble, trying on: {said}"),
             };

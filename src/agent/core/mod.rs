@@ -68,10 +68,16 @@ struct Job {
 #[derive(Debug)]
 enum State {
     /// Taken by an earlier run of the agent and never begun.
-    Recovered { offer: Box<Offer>, ask: Ask },
+    Recovered {
+        offer: Box<Offer>,
+        ask: Ask,
+    },
     /// Its outcome, a decline or a repeated failure, is being recorded.
     Recording,
-    Running { cancelled: bool, ask: Ask },
+    Running {
+        cancelled: bool,
+        ask: Ask,
+    },
     /// Its outcome is on disk.
     Undelivered(Delivery),
 }
@@ -110,7 +116,13 @@ pub(crate) enum LeftHow {
 
 impl Core {
     /// A loop that begins now. `worker_id` places its heartbeats within the interval.
-    pub(crate) fn new(rules: Rules, worker_id: &str, seed: u64, left: Vec<Left>, now: Time) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        worker_id: &str,
+        seed: u64,
+        left: Vec<Left>,
+        now: Time,
+    ) -> Self {
         let link = Link::new(worker_id, rules.heartbeat_interval, now);
         let mut core = Self {
             rules,
@@ -250,12 +262,7 @@ impl Core {
     }
 
     /// The backend answered what it knows of a job.
-    fn asked(
-        &mut self,
-        now: Time,
-        key: Key,
-        answer: Result<JobState, crate::backend::Error>,
-    ) {
+    fn asked(&mut self, now: Time, key: Key, answer: Result<JobState, crate::backend::Error>) {
         if let Ok(state) = &answer {
             self.tells_of_jobs.get_or_insert(*state != JobState::Unknown);
         }
@@ -270,7 +277,8 @@ impl Core {
                 }
             }
             State::Running { cancelled, ask } => {
-                *ask = Ask::At(later);
+                // Half an interval, or a beat that comes a little early would skip its turn.
+                *ask = Ask::At(now + self.link.interval() / 2);
                 let gone = matches!(answer, Ok(JobState::Cancelled | JobState::Elsewhere));
                 if gone && !mem::replace(cancelled, true) {
                     self.out.push(Action::Order { key, order: Order::Cancel });
@@ -346,7 +354,8 @@ impl Core {
     }
 
     fn can_take(&self) -> bool {
-        let begun = |job: &&Job| matches!(job.state, State::Running { .. } | State::Recovered { .. });
+        let begun =
+            |job: &&Job| matches!(job.state, State::Running { .. } | State::Recovered { .. });
         self.paused().is_none() && self.jobs.values().filter(begun).count() < self.rules.slots
     }
 

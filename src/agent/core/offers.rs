@@ -100,8 +100,8 @@ impl Core {
             Level::Info,
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
-        let ask = Ask::At(now + self.link.interval());
-        self.insert(key.clone(), attempt.clone(), State::Running { cancelled: false, ask }, now);
+        let state = State::Running { cancelled: false, ask: Ask::At(now) };
+        self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
     }
 

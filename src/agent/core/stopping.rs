@@ -23,12 +23,21 @@ const LEAVE_FOR: Duration = Duration::from_secs(5);
 pub(super) enum Stopping {
     No,
     /// What runs may finish.
-    Draining { until: Time },
+    Draining {
+        until: Time,
+    },
     /// What runs was told to stop. Completions wait for `offline` to be said.
-    Cancelling { offline: Offline },
-    Delivering { until: Time },
+    Cancelling {
+        offline: Offline,
+    },
+    Delivering {
+        until: Time,
+    },
     /// The last `offline`.
-    Leaving { until: Time, offline: Offline },
+    Leaving {
+        until: Time,
+        offline: Offline,
+    },
     Gone,
 }
 

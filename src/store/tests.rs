@@ -1,0 +1,209 @@
+#![expect(clippy::disallowed_methods, reason = "a test plays the disk, which damages as it likes")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::UNIX_EPOCH;
+
+use serde_json::json;
+
+use super::*;
+use crate::work::{Attempt, Blame, Ending, Failure, Handle, JobId, Object, Reason, Stage};
+
+const ORIGIN: &str = "http://a:80";
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("state")).unwrap();
+    (dir, store)
+}
+
+fn key(id: &str) -> Key {
+    Key::of(ORIGIN, &JobId::parse(id).unwrap())
+}
+
+fn record(id: &str, phase: Phase) -> Record {
+    let id = JobId::parse(id).unwrap();
+    Record {
+        attempt: Attempt { id, content: "c0ffee".into(), number: 2, first: 1 },
+        origin: ORIGIN.into(),
+        kind: "compute".into(),
+        offer: Some(r#"{"id":"job-1"}"#.into()),
+        phase,
+    }
+}
+
+fn failed() -> Outcome {
+    let metrics = json!({"processingTimeSeconds": 1.5}).as_object().cloned().unwrap();
+    let failure = Failure {
+        reason: Reason::NonzeroExit,
+        blame: Blame::Job,
+        stage: Stage::Run,
+        error: "exit code 3".into(),
+        exit_code: Some(3),
+        signal: None,
+        log: vec!["last words".into()],
+    };
+    let at = UNIX_EPOCH + Duration::from_millis(1_768_473_000_120);
+    Outcome { ending: Ending::Failed(failure), metrics, at }
+}
+
+fn completed() -> Outcome {
+    let result = json!({"computationData": {"result": 7}}).as_object().cloned().unwrap();
+    Outcome { ending: Ending::Completed(result), ..failed() }
+}
+
+fn finished(outcome: Outcome) -> Phase {
+    Phase::Finished { outcome, waited: Duration::from_secs(60) }
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_768_473_100)
+}
+
+#[test]
+fn every_phase_reads_back_as_it_was_written() {
+    let (_dir, store) = store();
+    let handle = Handle { pid: 7, start_time: 99, boot_id: "b".into() };
+    for phase in [
+        Phase::Taken,
+        Phase::Running(handle),
+        finished(failed()),
+        finished(completed()),
+        finished(Outcome { ending: Ending::Cancelled, ..failed() }),
+        Phase::Delivered { outcome: completed(), at: now() },
+    ] {
+        let written = record("job-1", phase);
+        store.write(&key("job-1"), &written).unwrap();
+        assert_eq!(store.read(&key("job-1")), Ok(written));
+    }
+}
+
+/// Yesterday's file: should the format change, this must still be read, and the number go up.
+#[test]
+fn the_format_is_the_released_one() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    let body = r#"{"id":"job-1","content":"c0ffee","attempt":2,"first_attempt":1,"origin":"http://a:80","kind":"compute","phase":{"finished":{"outcome":{"at":"2026-01-15T10:30:00.120Z","metrics":{"processingTimeSeconds":1.5},"ending":{"failed":{"reason":"nonzero_exit","blame":"job","stage":"run","error":"exit code 3","exit_code":3,"log":["last words"]}}},"waited_seconds":60}}}"#;
+    let sha256 = "096a45aa5cc6bad3c27f1f3a2699808d010a378a3753edcbcd50b754736c0b60";
+    let written = Record { offer: None, ..record("job-1", finished(failed())) };
+    store.write(&key, &written).unwrap();
+    let text = fs::read_to_string(store.record_path(&key)).unwrap();
+    assert_eq!(text, format!(r#"{{"format":1,"sha256":"{sha256}","record":{body}}}"#));
+    assert_eq!(store.read(&key), Ok(written));
+}
+
+#[test]
+fn a_record_with_any_byte_changed_or_cut_off_is_quarantined_and_reported_once() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    let path = store.record_path(&key);
+    store.write(&key, &record("job-1", Phase::Taken)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        for damaged in [&whole[..at], &flipped] {
+            fs::write(&path, damaged).unwrap();
+            match record::read(&path) {
+                Err(ReadError::Damaged(_) | ReadError::Newer { .. }) => {}
+                other => panic!("byte {at}: {other:?}"),
+            }
+        }
+    }
+    fs::write(&path, &whole[..20]).unwrap();
+    let found = store.recover(ORIGIN, now()).unwrap();
+    assert_eq!((found.records.len(), found.quarantined.len()), (0, 1));
+    assert_eq!(store.recover(ORIGIN, now()).unwrap().quarantined, [""; 0]);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_refused_and_left_alone() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    store.write(&key, &record("job-1", Phase::Taken)).unwrap();
+    let newer = r#"{"format":2,"whatever":[]}"#;
+    fs::write(store.record_path(&key), newer).unwrap();
+    let error = store.recover(ORIGIN, now()).unwrap_err().to_string();
+    assert!(error.contains("was written by a newer version of this program (format 2)"), "{error}");
+    assert_eq!(fs::read_to_string(store.record_path(&key)).unwrap(), newer);
+}
+
+#[test]
+fn another_backends_jobs_are_kept_and_not_touched() {
+    let (_dir, store) = store();
+    store.write(&key("job-1"), &record("job-1", finished(failed()))).unwrap();
+    assert_eq!(store.recover("http://b:80", now()).unwrap().records, []);
+    assert_eq!(store.recover(ORIGIN, now()).unwrap().records.len(), 1);
+}
+
+#[test]
+fn a_delivered_job_is_one_line_in_the_ledger_however_often_it_is_booked() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    store.write(&key, &record("job-1", finished(completed()))).unwrap();
+    let work = store.make_work(&key).unwrap();
+    for _ in 0..2 {
+        store.book(&key, &Booking::Delivered, now()).unwrap();
+    }
+    let ledger = fs::read_to_string(store.dir.join("ledger.jsonl")).unwrap();
+    let lines: Vec<Object> =
+        ledger.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        lines,
+        [json!({
+            "id": "job-1", "attempt": 2, "kind": "compute", "status": "completed", "reason": null,
+            "seconds": 1.5, "origin": ORIGIN, "ended": "2026-01-15T10:30:00.120Z",
+            "booked": "2026-01-15T10:31:40.000Z",
+        })
+        .as_object()
+        .cloned()
+        .unwrap()]
+    );
+    assert!(!work.exists(), "the work folder goes with the delivery");
+}
+
+#[test]
+fn delivered_jobs_are_remembered_for_thirty_days() {
+    let (_dir, store) = store();
+    let outcome = completed();
+    store.write(&key("job-1"), &record("job-1", Phase::Delivered { outcome, at: now() })).unwrap();
+    let later = |days: u64| now() + Duration::from_secs(days * 86_400);
+    assert_eq!(store.recover(ORIGIN, later(29)).unwrap().records.len(), 1);
+    assert_eq!(store.recover(ORIGIN, later(31)).unwrap().records.len(), 0);
+}
+
+#[test]
+fn a_folder_without_a_record_was_never_taken() {
+    let (_dir, store) = store();
+    store.make_work(&key("job-1")).unwrap();
+    assert_eq!(store.recover(ORIGIN, now()).unwrap().records, []);
+    assert!(!store.job_dir(&key("job-1")).exists());
+}
+
+#[test]
+fn the_worker_id_is_made_once() {
+    let (_dir, store) = store();
+    assert_eq!(store.worker_id(|| "first".into()).unwrap(), "first");
+    assert_eq!(store.worker_id(|| "second".into()).unwrap(), "first");
+}
+
+#[test]
+fn nobody_else_can_read_what_is_kept() {
+    let (_dir, store) = store();
+    store.write(&key("job-1"), &record("job-1", finished(failed()))).unwrap();
+    store.book(&key("job-1"), &Booking::Delivered, now()).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&store.dir), 0o700);
+    assert_eq!(mode(&store.record_path(&key("job-1"))), 0o600);
+    assert_eq!(mode(&store.dir.join("ledger.jsonl")), 0o600);
+    assert_eq!(mode(&store.dir.join("lock")), 0o600);
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_is_told_who_has_it() {
+    let (_dir, store) = store();
+    let error = Store::open(&store.dir).map(|_| ()).unwrap_err().to_string();
+    let dir = store.dir.display();
+    let pid = std::process::id();
+    let expected = format!("state directory {dir} is in use by another agent (pid {pid})");
+    assert!(error.starts_with(&expected), "{error}");
+}
