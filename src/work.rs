@@ -269,21 +269,19 @@ impl DeclineCode {
 /// Where in its life a job was when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    Accept,
-    Stage,
+    Inputs,
     Run,
-    Collect,
+    Outputs,
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Stage, Self::Run, Self::Collect];
+    pub(crate) const ALL: [Self; 3] = [Self::Inputs, Self::Run, Self::Outputs];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Accept => "accept",
-            Self::Stage => "stage",
+            Self::Inputs => "inputs",
             Self::Run => "run",
-            Self::Collect => "collect",
+            Self::Outputs => "outputs",
         }
     }
 }

@@ -9,13 +9,13 @@
 //! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent
 //! down if it panics.
 
+mod assignment;
 mod core;
 mod courier;
 mod event;
 mod net;
 mod recover;
 mod signals;
-mod work;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeWriter, Write as _};
@@ -27,10 +27,11 @@ use self::core::Core;
 use crate::backend::{Backend, Facts};
 use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
+use crate::job::Offer;
 use crate::machine::{self, GpuWatch};
 use crate::reading::Specs;
 use crate::store::{self, Store};
-use crate::work::{Key, Kind, Order};
+use crate::work::{Attempt, Key, Kind, Order, Outcome};
 use crate::{clock, store::Phase, store::Record};
 use event::{Action, Event};
 use recover::recover;
@@ -83,7 +84,11 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
         env!("CARGO_PKG_VERSION"),
         shared.worker_id,
         shared.config.connection.backend.base,
-        shared.config.file.as_ref().map_or("none".into(), |file| file.display().to_string()),
+        shared
+            .config
+            .file
+            .as_ref()
+            .map_or_else(|| "none".into(), |file| file.display().to_string()),
     );
     let now = clock::since_boot();
     let rules = shared.config.rules.clone();
@@ -189,7 +194,7 @@ impl Hands<'_, '_> {
             }
             Action::Start { key, attempt, offer } => self.start(key, attempt, offer)?,
             Action::Decline { key, attempt, kind, decline } => {
-                let record = self.record(attempt, kind, work::declined(decline));
+                let record = self.record(attempt, kind, assignment::declined(decline));
                 self.record_outcome(key, &record);
             }
             Action::Repeat { key, attempt } => self.repeat(key, attempt),
@@ -213,22 +218,24 @@ impl Hands<'_, '_> {
         Ok(None)
     }
 
-    fn start(
-        &mut self,
-        key: Key,
-        attempt: crate::work::Attempt,
-        offer: Box<crate::job::Offer>,
-    ) -> Result<(), Error> {
+    fn start(&mut self, key: Key, attempt: Attempt, offer: Box<Offer>) -> Result<(), Error> {
         let (orders, giver) =
             io::pipe().map_err(|source| Error::Start { what: "a job's orders", source })?;
         self.orders.insert(key.clone(), giver);
         let shared = self.shared;
         spawn(self.scope, "job", &self.events, move |events| {
-            work::run(work::Assignment { shared, key, attempt, offer: *offer, orders, events });
+            assignment::run(assignment::Assignment {
+                shared,
+                key,
+                attempt,
+                offer: *offer,
+                orders,
+                events,
+            });
         })
     }
 
-    fn order(&mut self, key: &Key, order: Order) {
+    fn order(&self, key: &Key, order: Order) {
         if let Some(mut giver) = self.orders.get(key) {
             // A job that has just ended reads no more orders.
             giver.write_all(&[order.byte()]).ok();
@@ -236,10 +243,10 @@ impl Hands<'_, '_> {
     }
 
     /// Records the last attempt's failure as this one's outcome, marked as the last word.
-    fn repeat(&self, key: Key, attempt: crate::work::Attempt) {
+    fn repeat(&self, key: Key, attempt: Attempt) {
         match self.shared.store.outcome(&key) {
             Ok((last, outcome)) => {
-                let record = self.record(attempt, last.kind, work::final_failure(outcome));
+                let record = self.record(attempt, last.kind, assignment::final_failure(outcome));
                 self.record_outcome(key, &record);
             }
             Err(error) => self.tell(Event::Unreadable { key, error }),
@@ -249,19 +256,14 @@ impl Hands<'_, '_> {
     fn abandon(&self, key: Key) {
         match self.shared.store.read(&key) {
             Ok(last) => {
-                let record = self.record(last.attempt, last.kind, work::cancelled());
+                let record = self.record(last.attempt, last.kind, assignment::cancelled());
                 self.record_outcome(key, &record);
             }
             Err(error) => self.tell(Event::Unreadable { key, error }),
         }
     }
 
-    fn record(
-        &self,
-        attempt: crate::work::Attempt,
-        kind: String,
-        outcome: crate::work::Outcome,
-    ) -> Record {
+    fn record(&self, attempt: Attempt, kind: String, outcome: Outcome) -> Record {
         let origin = self.shared.config.connection.backend.origin.clone();
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
         Record { attempt, origin, kind, offer: None, phase }

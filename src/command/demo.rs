@@ -44,7 +44,10 @@ pub(crate) fn run(log: Log) -> anyhow::Result<Exit> {
             .spawn_scoped(scope, || agent::run(config))
             .context("cannot start the agent")?;
         show_until(&backend, || agent.is_finished())?;
-        agent.join().map_err(|_| anyhow!("the agent died of a bug"))?.context("the agent failed")
+        match agent.join() {
+            Ok(ended) => ended.context("the agent failed"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })?;
     let jobs = backend.jobs();
     write!(out, "\n{}", table(&jobs))?;
@@ -145,12 +148,12 @@ fn bar(id: &str) -> ProgressBar {
 }
 
 fn table(jobs: &[JobView]) -> String {
-    let mut rows = format!("{:12} {:8} {:>7}  {}\n", "JOB", "KIND", "SECONDS", "RESULT");
-    for job in jobs {
-        let seconds = job.seconds.map_or("-".into(), |seconds| format!("{seconds:.2}"));
-        rows += &format!("{:12} {:8} {seconds:>7}  {}\n", job.id, job.kind, result(job));
-    }
-    rows
+    let head = format!("{:12} {:8} {:>7}  {}\n", "JOB", "KIND", "SECONDS", "RESULT");
+    let row = |job: &JobView| {
+        let seconds = job.seconds.map_or_else(|| "-".into(), |seconds| format!("{seconds:.2}"));
+        format!("{:12} {:8} {seconds:>7}  {}\n", job.id, job.kind, result(job))
+    };
+    head + &jobs.iter().map(row).collect::<String>()
 }
 
 fn result(job: &JobView) -> String {

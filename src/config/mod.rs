@@ -170,7 +170,6 @@ fn connection(layers: &mut Layers) -> Connection {
 }
 
 fn rules(layers: &mut Layers) -> Rules {
-    let seconds = Duration::from_secs;
     let once = layers.parse("once", value::switch).unwrap_or(false).then_some(1);
     let max_jobs = layers.parse("max-jobs", value::count(1, u32::MAX));
     if once.is_some() && max_jobs.is_some_and(|max| max != 1) {
@@ -183,14 +182,14 @@ fn rules(layers: &mut Layers) -> Rules {
     Rules {
         heartbeat_interval: layers
             .parse("heartbeat-interval", value::duration(1, 600))
-            .unwrap_or(seconds(30)),
+            .unwrap_or(Duration::from_secs(30)),
         progress_interval: layers
             .parse("progress-interval", value::duration(1, 600))
-            .unwrap_or(seconds(5)),
+            .unwrap_or(Duration::from_secs(5)),
         max_failures: layers.parse("max-failures", value::count(1, 1000)).unwrap_or(5),
         drain_timeout: layers
             .parse("drain-timeout", value::duration(0, 7 * 86_400))
-            .unwrap_or(seconds(600)),
+            .unwrap_or(Duration::from_secs(600)),
         slots: layers
             .parse("slots", value::count(1, 1024))
             .and_then(|slots| usize::try_from(slots).ok())

@@ -69,7 +69,7 @@ fn every_problem_is_reported_at_once() {
             "--backend is missing: give the URL of the marketplace, such as --backend \
              https://market.example (to only look around: worker demo)",
             "--heartbeat-interval: \"1h\" is not between 1s and 10m; the nearest is 10m",
-            "--slots: \"x\" is no whole number",
+            "--slots: \"x\" is no whole number (invalid digit found in string)",
         ]
     );
 }

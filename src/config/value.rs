@@ -55,7 +55,7 @@ pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
 pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duration, String> {
     move |typed| {
         let value = humantime::parse_duration(typed)
-            .map_err(|_| "is no duration: write 30s, 5m or 1h30m".to_owned())?;
+            .map_err(|error| format!("is no duration ({error}): write 30s, 5m or 1h30m"))?;
         let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
         if (least..=most).contains(&value) {
             return Ok(value);
@@ -69,7 +69,7 @@ pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duratio
 /// A whole number between two bounds.
 pub(super) fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> {
     move |typed| {
-        let value: i64 = typed.parse().map_err(|_| "is no whole number".to_owned())?;
+        let value: i64 = typed.parse().map_err(|error| format!("is no whole number ({error})"))?;
         let nearest = value.clamp(i64::from(least), i64::from(most));
         match u32::try_from(value) {
             Ok(value) if i64::from(value) == nearest => Ok(value),

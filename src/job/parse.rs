@@ -71,10 +71,10 @@ fn content(fields: &Object) -> String {
 
 fn kind_text(wire: &wire::Job) -> String {
     let names = [&wire.job_type, &wire.model_type];
-    let named = names.into_iter().flatten().filter_map(Value::as_str);
+    let mut named = names.into_iter().flatten().filter_map(Value::as_str);
     // `jobType` counts only if we know it; the other is what the job is called then.
     let known = named.clone().find_map(Kind::by_name).map(Kind::name);
-    text::one_line(known.or_else(|| named.last()).unwrap_or("nothing"), 60)
+    text::one_line(known.or_else(|| named.next_back()).unwrap_or("nothing"), 60)
 }
 
 fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {

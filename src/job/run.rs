@@ -96,9 +96,8 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
             watch.tell(&mut output, &mut costs, now);
             next_report = now + watch.limits.report_every;
         }
-        let deadline = match climb(&mut ladder, &child, &watch.limits, started, now) {
-            Some(deadline) => deadline,
-            None => break true,
+        let Some(deadline) = climb(&mut ladder, &child, &watch.limits, started, now) else {
+            break true;
         };
         let at_most = deadline.min(next_report).saturating_sub(now);
         let mut sink = |stream, line: &str| output.take(stream, line, clock::wall());

@@ -104,7 +104,7 @@ fn what_a_program_used_is_known_after_its_end() {
     child.release().unwrap();
     let mut peak = None;
     while child.wait(BOUND, None, &mut |_, _| {}).unwrap() != Woken::Exited {
-        peak = peak.or(child.usage().peak_memory_mb);
+        peak = child.usage().peak_memory_mb.or(peak);
     }
     assert!(child.usage().cpu.unwrap() > Duration::ZERO);
     child.finish(&mut |_, _| {}).unwrap();

@@ -21,7 +21,7 @@ impl FileError {
 
 /// Replaces `path` by `content`. After an error the old file stands, untouched.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let write = || -> io::Result<()> {
         // Made with mode 0600, and removed again unless it gets to its place.
         let mut temporary = tempfile::NamedTempFile::new_in(dir)?;

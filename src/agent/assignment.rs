@@ -70,7 +70,7 @@ impl Assignment<'_> {
     fn begin(&self, job: &Job) -> Result<Child, Failure> {
         let store = &self.shared.store;
         let staging =
-            |error: String| Failure::of_worker(Reason::Internal, Stage::Stage, one_line(&error));
+            |error: String| Failure::of_worker(Reason::Internal, Stage::Inputs, one_line(&error));
         let work = store.make_work(&self.key).map_err(|error| staging(error.to_string()))?;
         let write =
             |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
@@ -124,7 +124,7 @@ impl Assignment<'_> {
         match job::collect(&out, printed) {
             Ok(result) => Ending::Completed(result),
             Err(error) => {
-                Ending::Failed(Failure::of_worker(Reason::Internal, Stage::Collect, error))
+                Ending::Failed(Failure::of_worker(Reason::Internal, Stage::Outputs, error))
             }
         }
     }
