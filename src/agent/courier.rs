@@ -18,6 +18,9 @@ pub(super) enum Order {
         id: JobId,
         report: Box<Report>,
     },
+    DropProgress {
+        key: Key,
+    },
     Ask {
         key: Key,
         id: JobId,
@@ -44,12 +47,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 let answer = shared.backend.job(&id);
                 events.send(Event::Asked { key, answer })
             }
-            Some(Order::Send { key, first }) => {
-                let newest = bag.progress.remove(&key).map(|(_, report)| report);
-                let first = first.map(|first| newest.unwrap_or(first));
-                send(shared, key, first.as_deref(), events)
-            }
-            Some(Order::Progress { .. }) | None => {
+            Some(Order::Send { key, first }) => send(shared, key, first.as_deref(), events),
+            Some(Order::Progress { .. } | Order::DropProgress { .. }) | None => {
                 let Some((key, (id, report))) = bag.progress.pop_first() else { continue };
                 let acknowledged = tell_progress(shared, &id, &report);
                 events.send(Event::ProgressSent { key, acknowledged })
@@ -88,6 +87,9 @@ impl Bag {
                     report.lines = lines.split_off(lines.len().saturating_sub(LINES_MAX));
                 }
                 self.progress.insert(key, (id, report));
+            }
+            Order::DropProgress { key } => {
+                self.progress.remove(&key);
             }
             Order::Ask { .. } | Order::Send { .. } => self.errands.push_back(order),
         }

@@ -120,6 +120,10 @@ pub(crate) enum Action {
         id: JobId,
         report: Box<Report>,
     },
+    /// The job has its outcome: what progress still waits is not sent any more.
+    DropProgress {
+        key: Key,
+    },
     Ask {
         key: Key,
         id: JobId,
@@ -136,6 +140,10 @@ pub(crate) enum Action {
     NoteWait {
         key: Key,
         waited: Duration,
+    },
+    /// Drop all that is kept of a job.
+    Forget {
+        key: Key,
     },
     Log(log::Level, String),
     Exit(Exit),

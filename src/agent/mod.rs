@@ -203,6 +203,9 @@ impl Hands<'_, '_> {
             Action::SendProgress { key, id, report } => {
                 self.tell_courier(courier::Order::Progress { key, id, report });
             }
+            Action::DropProgress { key } => {
+                self.tell_courier(courier::Order::DropProgress { key });
+            }
             Action::Ask { key, id } => self.tell_courier(courier::Order::Ask { key, id }),
             Action::Send { key, first } => self.tell_courier(courier::Order::Send { key, first }),
             Action::Book { key, booking } => {
@@ -211,6 +214,7 @@ impl Hands<'_, '_> {
             Action::NoteWait { key, waited } => {
                 log_error(self.shared.store.note_wait(&key, waited));
             }
+            Action::Forget { key } => self.shared.store.forget(&key),
             Action::Log(level, line) => log::log!(level, "{line}"),
             Action::Exit(exit) => return Ok(Some(exit)),
             Action::ExitNow(exit) => leave_now(exit),

@@ -116,7 +116,14 @@ pub(crate) fn log_from_args(args: &ArgMatches) -> Log {
         (false, false) => LevelFilter::Info,
     };
     let format = layers.parse("log-format", value::log_format).unwrap_or(Format::Text);
-    Log { level, format, under_journal: layers::env("JOURNAL_STREAM").is_some() }
+    Log { level, format, under_journal: stderr_is_journal() }
+}
+
+/// Whether `JOURNAL_STREAM` names our stderr, and not that of a service that started us.
+fn stderr_is_journal() -> bool {
+    let stderr = rustix::fs::fstat(std::io::stderr());
+    let stderr = stderr.map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    layers::env("JOURNAL_STREAM").is_some_and(|named| stderr.is_ok_and(|stderr| named == *stderr))
 }
 
 fn identity(layers: &mut Layers) -> Identity {

@@ -101,7 +101,9 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         };
         let at_most = deadline.min(next_report).saturating_sub(now);
         let mut sink = |stream, line: &str| output.take(stream, line, clock::wall());
-        match child.wait(at_most, Some(watch.orders), &mut sink)? {
+        // A pipe whose other end is gone would wake us over and over.
+        let orders = Some(watch.orders).filter(|_| ladder.why() != Some(Why::AgentGone));
+        match child.wait(at_most, orders, &mut sink)? {
             Woken::Exited => break false,
             Woken::Order(order) => {
                 let why = order
@@ -287,3 +289,6 @@ impl Mean {
         (self.count > 0.0).then(|| self.sum / self.count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,9 @@ impl Drop for Child {
             return;
         }
         self.signal(Signal::KILL);
-        // Not waited for: a process stuck in the kernel must not hold the agent up.
+        // Not waited for any longer: a process stuck in the kernel must not hold the agent up.
+        self.pipes = [None, None];
+        self.poll(LAST_WORDS, None).ok();
         if let Err(error) = self.child.try_wait() {
             log::debug!("cannot reap pid={}: {error}", self.child.id());
         }

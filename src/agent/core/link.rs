@@ -118,7 +118,7 @@ impl Link {
 impl Core {
     pub(super) fn step_link(&mut self, now: Time) {
         match self.link.state {
-            Phase::ToRegister { at } if now >= at && self.stopping.is_no() => {
+            Phase::ToRegister { at } if now >= at && self.stopping.allows_beats() => {
                 self.link.registrations += 1;
                 self.link.state = Phase::Registering;
                 self.out.push(Action::Register);

@@ -21,10 +21,13 @@ use super::event::{Action, Event, Time};
 use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
-use crate::work::{Attempt, Booking, JobId, Key, Order, Report, Verdict};
+use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, Report, Verdict};
 use delivery::Delivery;
 use link::Link;
 use stopping::Stopping;
+
+/// So many jobs that are over are remembered: a backend may offer junk at every beat.
+const SETTLED_MAX: usize = 10_000;
 
 /// So many undelivered outcomes, and no new job is taken.
 const UNDELIVERED_MAX: usize = 100;
@@ -176,10 +179,7 @@ impl Core {
             Event::NotTaken { key, error } => self.not_taken(&key, &error),
             Event::Asked { key, answer } => self.asked(now, key, answer),
             Event::Sent { key, answer } => self.sent(now, key, answer),
-            Event::Unreadable { key, error } => {
-                self.log(Level::Error, format!("a result is lost: {error}"));
-                self.jobs.remove(&key);
-            }
+            Event::Unreadable { key, error } => self.unreadable(now, key, error),
             Event::Stop(request) => self.stop(now, request),
         }
         self.step(now);
@@ -222,6 +222,9 @@ impl Core {
 
     fn progress(&mut self, key: Key, report: Box<Report>) {
         let Some(job) = self.jobs.get_mut(&key) else { return };
+        if !matches!(job.state, State::Running { .. }) {
+            return;
+        }
         if !job.progress_acknowledged && job.first_report.is_none() {
             job.first_report = Some(report.clone());
         }
@@ -245,6 +248,8 @@ impl Core {
             delivery = delivery.asked_first();
         }
         job.state = State::Undelivered(delivery);
+        // Late progress would revive a job that the backend holds to be over.
+        self.out.push(Action::DropProgress { key: key.clone() });
         if matches!(verdict, Verdict::Failed(_)) {
             self.failed += 1;
         }
@@ -256,8 +261,32 @@ impl Core {
 
     fn not_taken(&mut self, key: &Key, error: &str) {
         if let Some(job) = self.jobs.remove(key) {
-            self.taken = self.taken.saturating_sub(1);
+            if matches!(job.state, State::Running { .. }) {
+                self.taken = self.taken.saturating_sub(1);
+            }
             self.log(Level::Error, format!("job not taken job={}: {error}", job.attempt.id));
+        }
+    }
+
+    /// An outcome is lost with its record. Its attempt was made all the same.
+    fn unreadable(&mut self, now: Time, key: Key, error: String) {
+        let Some(job) = self.jobs.remove(&key) else { return };
+        self.log(Level::Error, format!("result lost job={}: {error}", job.attempt.id));
+        let verdict = Verdict::Failed(Blame::Worker);
+        self.settle_down(key, job.attempt, verdict, now);
+    }
+
+    /// Remembers how a job ended, in case it is offered again. Of too many the oldest are forgotten.
+    fn settle_down(&mut self, key: Key, attempt: Attempt, verdict: Verdict, now: Time) {
+        let resend_at = now + self.link.interval();
+        let settled = Settled { attempt, verdict, acknowledged: now, resend_at };
+        self.settled.insert(key, settled);
+        if self.settled.len() > SETTLED_MAX {
+            let oldest = self.settled.iter().min_by_key(|(_, settled)| settled.acknowledged);
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                self.settled.remove(&key);
+                self.out.push(Action::Forget { key });
+            }
         }
     }
 
@@ -294,17 +323,10 @@ impl Core {
         else {
             return;
         };
-        let settled = Settled {
-            attempt,
-            verdict: delivery.verdict,
-            acknowledged: now,
-            resend_at: now + self.link.interval(),
-        };
         if let Booking::Rejected(why) = &booking {
-            let id = &settled.attempt.id;
-            self.log(Level::Warn, format!("result rejected job={id}: {why}"));
+            self.log(Level::Warn, format!("result rejected job={}: {why}", attempt.id));
         }
-        self.settled.insert(key.clone(), settled);
+        self.settle_down(key.clone(), attempt, delivery.verdict, now);
         if !delivery.is_resend() {
             self.out.push(Action::Book { key: key.clone(), booking });
         }

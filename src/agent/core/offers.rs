@@ -82,8 +82,9 @@ impl Core {
             Ok(_) if self.can_take() => self.take(now, attempt, offer),
             Ok(_) => {
                 let since = *self.waiting.entry(offer.key.clone()).or_insert(now);
-                if now - since >= WAIT_MAX && !polled && self.paused().is_none() {
-                    let reason = "no slot was free for 15 min".into();
+                if now - since >= WAIT_MAX && !polled {
+                    let why = self.paused().unwrap_or_else(|| "no slot was free".into());
+                    let reason = format!("waited 15 min here: {why}");
                     let decline = Decline { code: DeclineCode::Busy, reason };
                     self.decline(now, offer.key, attempt, kind, decline);
                 }
@@ -94,7 +95,6 @@ impl Core {
     fn take(&mut self, now: Time, attempt: Attempt, offer: Offer) {
         let key = offer.key.clone();
         self.waiting.remove(&key);
-        self.settled.remove(&key);
         self.taken += 1;
         self.log(
             Level::Info,
@@ -107,7 +107,6 @@ impl Core {
 
     fn decline(&mut self, now: Time, key: Key, attempt: Attempt, kind: String, decline: Decline) {
         self.waiting.remove(&key);
-        self.settled.remove(&key);
         self.log(Level::Info, format!("job {} job={}", decline.error(), attempt.id));
         self.insert(key.clone(), attempt.clone(), State::Recording, now);
         self.out.push(Action::Decline { key, attempt, kind, decline });

@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::event::{Heard, StopRequest};
 use crate::backend::{Error, Receipt, RegisterError};
 use crate::exit::Exit;
-use crate::work::{Blame, Compute, Decline, DeclineCode, Kernel, Task};
+use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 
 mod beats;
 mod jobs;
@@ -52,10 +52,11 @@ impl Desk {
         desk
     }
 
-    /// What is decided, without the lines for the log.
+    /// What is decided, without the lines for the log and the progress that is dropped at each end.
     fn event(&mut self, event: Event) -> Vec<Action> {
-        let actions = self.event_with_log(event);
-        actions.into_iter().filter(|action| !matches!(action, Action::Log(..))).collect()
+        let aside =
+            |action: &Action| matches!(action, Action::Log(..) | Action::DropProgress { .. });
+        self.event_with_log(event).into_iter().filter(|action| !aside(action)).collect()
     }
 
     fn event_with_log(&mut self, event: Event) -> Vec<Action> {

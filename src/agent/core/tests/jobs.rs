@@ -136,6 +136,16 @@ fn a_completion_never_goes_before_some_progress() {
 }
 
 #[test]
+fn once_a_job_has_its_outcome_no_progress_is_sent() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    let ended = Event::Ended { key: key.clone(), verdict: Verdict::Completed };
+    let dropped = Action::DropProgress { key: key.clone() };
+    assert!(desk.event_with_log(ended).contains(&dropped));
+    assert_eq!(desk.event(Event::Progress { key, report: report(99) }), []);
+}
+
+#[test]
 fn before_a_second_send_the_backend_is_asked_and_each_answer_has_its_meaning() {
     let rejected = |why: &str| Some(Booking::Rejected(why.into()));
     // (our word, some progress was acknowledged, the answer, what is booked; nothing: sent again)
@@ -370,4 +380,22 @@ fn a_job_that_cannot_be_recorded_is_not_taken_and_may_come_again() {
     let key = desk.running("job-1");
     desk.event(Event::NotTaken { key, error: "disk full".into() });
     assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 1)]);
+}
+
+#[test]
+fn a_later_attempt_that_cannot_be_recorded_keeps_its_number() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.delivered("job-1", worker_fault());
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
+    desk.event(Event::NotTaken { key, error: "disk full".into() });
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
+}
+
+#[test]
+fn an_outcome_that_cannot_be_read_back_was_an_attempt_all_the_same() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    desk.ends(&key, Verdict::Completed);
+    desk.event(Event::Unreadable { key, error: "damaged".into() });
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
 }

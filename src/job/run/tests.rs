@@ -1,0 +1,155 @@
+use std::io::{Write as _, pipe};
+
+use super::*;
+use crate::process::Program;
+use crate::reading::HostUsage;
+
+/// How a script says that it may be ordered about.
+const READY: &str = r#"echo '{"progress":5,"operation":"ready"}'"#;
+
+/// A run of a shell script, which is let go like any program.
+struct Script {
+    run: Run,
+    reports: Vec<Report>,
+    metrics: Object,
+}
+
+fn limits() -> Limits {
+    Limits {
+        time: Duration::from_secs(60),
+        report_every: Duration::from_secs(60),
+        grace: Duration::from_millis(200),
+    }
+}
+
+fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
+    let child = Child::start(&Program {
+        path: "/bin/sh".into(),
+        args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
+        env: vec![("PATH", "/usr/bin:/bin".into())],
+        dir: "/".into(),
+    })
+    .unwrap();
+    let (orders, mut giver) = pipe().unwrap();
+    let host = HostUsage {
+        cpu_percent: Some(50.0),
+        ram_percent: 25.0,
+        ram_used_gb: 1.0,
+        ram_total_gb: 4.0,
+    };
+    let mut read = || Reading { host: host.clone(), gpus: vec![] };
+    let mut reports = vec![];
+    let mut order = order;
+    let mut report = |report: Report| {
+        // Not before the program has set its traps.
+        if let Some(order) = order.take_if(|_| report.operation == "ready") {
+            giver.write_all(&[order.byte()]).unwrap();
+        }
+        reports.push(report);
+    };
+    let mut watch_ = Watch { orders: &orders, limits, read: &mut read, report: &mut report };
+    let (run, costs) = watch(child, &mut watch_).unwrap();
+    Script { run, reports, metrics: metrics(&costs, clock::since_boot()) }
+}
+
+/// A run that is given an order as soon as the script is ready.
+fn ordered(script: &str, grace: Duration, order: Order) -> Run {
+    let report_every = Duration::from_millis(1);
+    run(script, Limits { report_every, grace, ..limits() }, Some(order)).run
+}
+
+fn failure(run: Run) -> Failure {
+    match run {
+        Run::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_report_comes_at_once_and_its_percent_starts_the_backends_clock() {
+    let script = run("true", limits(), None);
+    assert!(matches!(script.run, Run::Done(None)), "{:?}", script.run);
+    let said: Vec<_> = script.reports.iter().map(|r| (r.percent, r.operation.as_str())).collect();
+    assert_eq!(said, [(1, "starting")]);
+}
+
+#[test]
+fn what_the_program_says_is_reported_and_never_below_one_or_above_ninety_nine() {
+    let often = Limits { report_every: Duration::from_millis(1), ..limits() };
+    let script = r#"for p in 0 40 20 100; do echo "{\"progress\":$p,\"operation\":\"p$p\"}"; sleep 0.05; done; echo '{"result":{"n":7}}'"#;
+    let script = run(script, often, None);
+    let mut percents: Vec<u8> = script.reports.iter().map(|report| report.percent).collect();
+    percents.dedup();
+    assert_eq!(percents, [1, 40, 99]);
+    let Run::Done(Some(result)) = script.run else { panic!("{:?}", script.run) };
+    assert_eq!(result.get("n"), Some(&json!(7)));
+}
+
+#[test]
+fn only_what_was_measured_is_in_the_metrics() {
+    let metrics = run("true", limits(), None).metrics;
+    assert_eq!(metrics.get("cpuUsageAvg"), Some(&json!(50.0)));
+    assert_eq!(metrics.get("ramUsageAvg"), Some(&json!(25.0)));
+    assert_eq!(metrics.get("gpuUsageAvg"), None);
+    assert!(metrics.contains_key("cpuSeconds") && metrics.contains_key("processingTimeSeconds"));
+}
+
+#[test]
+fn an_exit_code_comes_with_the_last_words() {
+    let failure = failure(run("echo working; echo 'no such file' >&2; exit 3", limits(), None).run);
+    assert_eq!((failure.error.as_str(), failure.exit_code), ("exit code 3", Some(3)));
+    let mut log = failure.log;
+    log.sort();
+    assert_eq!(log, ["no such file", "working"]);
+}
+
+#[test]
+fn a_signal_is_told_from_an_exit_code() {
+    let failure = failure(run("kill -SEGV $$", limits(), None).run);
+    assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(11)));
+    assert_eq!(failure.error, "killed by signal 11");
+}
+
+#[test]
+fn a_program_that_takes_too_long_is_stopped_and_the_stage_named() {
+    let short = Limits { time: Duration::from_millis(50), ..limits() };
+    let failure = failure(run("sleep 1000", short, None).run);
+    assert_eq!((failure.reason, failure.blame), (Reason::Timeout, Blame::Job));
+    assert_eq!(failure.error, "timeout after 50ms in stage run");
+}
+
+#[test]
+fn a_program_that_ignores_term_is_killed_after_its_grace() {
+    let script = format!("trap '' TERM; {READY}; while :; do sleep 0.01; done");
+    let failure = failure(ordered(&script, Duration::from_millis(100), Order::Stop));
+    assert_eq!((failure.reason, failure.signal), (Reason::Cancelled, Some(9)));
+}
+
+#[test]
+fn a_program_may_use_its_grace_to_end_well() {
+    let script = format!("trap 'exit 0' TERM; {READY}; while :; do sleep 0.01; done");
+    let failure = failure(ordered(&script, Duration::from_secs(60), Order::Stop));
+    assert_eq!((failure.blame, failure.exit_code), (Blame::Worker, Some(0)));
+}
+
+#[test]
+fn a_stopped_program_hears_term_all_the_same() {
+    let script = format!("{READY}; kill -STOP $$");
+    let failure = failure(ordered(&script, Duration::from_secs(60), Order::Stop));
+    assert_eq!(failure.signal, Some(15));
+}
+
+#[test]
+fn a_cancelled_job_has_no_failure_to_tell() {
+    let script = format!("{READY}; sleep 1000");
+    let run = ordered(&script, Duration::from_secs(60), Order::Cancel);
+    assert!(matches!(run, Run::Cancelled), "{run:?}");
+}
+
+#[test]
+fn a_program_that_floods_its_output_is_ended_within_the_bound() {
+    let short = Limits { time: Duration::from_millis(300), ..limits() };
+    let failure = failure(run("yes flood", short, None).run);
+    assert_eq!(failure.reason, Reason::Timeout);
+    assert_eq!(failure.log.len(), 100);
+}
