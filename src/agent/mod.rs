@@ -53,7 +53,7 @@ pub(crate) enum Error {
     Config(#[from] Problems),
     #[error(transparent)]
     State(#[from] store::Error),
-    #[error("cannot start the thread or pipe for {what}: {source}")]
+    #[error("cannot start the thread or pipe for {what}")]
     Start { what: &'static str, source: io::Error },
     #[error("the {0} thread died of a bug")]
     Panicked(&'static str),
