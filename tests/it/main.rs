@@ -1,0 +1,17 @@
+//! The real binary against a backend: one that is scripted with the protocol's literals, and the
+//! embedded one.
+
+#![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+
+mod cancelling;
+mod command_line;
+mod completing;
+mod credentials;
+mod legacy;
+mod life;
+mod limits;
+mod odd_jobs;
+mod odd_replies;
+mod register;
+mod stopping;
+mod support;

@@ -1,0 +1,92 @@
+//! What the tests share: a scripted backend, the embedded one, the worker itself, and its folder.
+
+mod backend;
+mod mock;
+mod program;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) use backend::{Backend, Reply, Request, Reserved, open_jobs};
+pub(crate) use mock::Mock;
+pub(crate) use program::{Program, Stream, run};
+
+/// How long anything may take before a test gives it up. Never how long anything should take.
+pub(crate) const BOUND: Duration = Duration::from_secs(40);
+
+/// A folder of a test's own.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn file(&self, name: &str, content: &str, mode: u32) -> String {
+        let path = self.path(name);
+        File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    pub(crate) fn ledger(&self) -> Vec<Value> {
+        let text = fs::read_to_string(PathBuf::from(self.path("state")).join("ledger.jsonl"));
+        text.unwrap_or_default().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Starts `worker run` on this folder's state, with beats a second apart unless told otherwise.
+    pub(crate) fn worker(&self, url: &str, more: &[&str]) -> Program {
+        let state = self.path("state");
+        let mut args = vec!["run", "--backend", url, "--state-dir", &state];
+        if !more.contains(&"--heartbeat-interval") {
+            args.extend(["--heartbeat-interval", "1s"]);
+        }
+        args.extend(more);
+        Program::start(&args)
+    }
+}
+
+/// A compute job as the documentation shows one.
+pub(crate) fn job(id: &str, kernel: &str, amount: f64) -> Value {
+    json!({"id": id, "modelType": "compute", "computeNeeded": amount,
+           "inputData": {"kernel": kernel, "seed": 1}})
+}
+
+/// A job of about ten milliseconds.
+pub(crate) fn short(id: &str) -> Value {
+    job(id, "primes", 0.0001)
+}
+
+/// A job that no test lives to see the end of.
+pub(crate) fn endless(id: &str) -> Value {
+    job(id, "matmul", 1000.0)
+}
+
+/// The names in an object, sorted.
+pub(crate) fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Whether there is a `null` anywhere in it.
+pub(crate) fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}

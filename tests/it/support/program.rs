@@ -1,0 +1,178 @@
+//! The real binary, started with nothing in its environment; all it prints is kept, line by line.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+
+use super::BOUND;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// A running worker. Dropping it kills its group, and shows its log if the test has failed.
+pub(crate) struct Program {
+    child: Child,
+    said: Arc<Said>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Said {
+    lines: Mutex<Vec<(Stream, String)>>,
+    more: Condvar,
+}
+
+impl Program {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    pub(crate) fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_worker"))
+            .args(args)
+            .env_clear()
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Said::default());
+        let out = keep(Stream::Out, child.stdout.take().unwrap(), &said);
+        let err = keep(Stream::Err, child.stderr.take().unwrap(), &said);
+        Self { child, said, readers: vec![out, err] }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end and all that was printed before it. Returns the exit code, or minus the
+    /// signal that killed it.
+    pub(crate) fn wait(&mut self) -> i32 {
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        let bound = Timespec::try_from(BOUND).unwrap();
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&bound)).unwrap();
+        assert_eq!(ended, 1, "the worker did not end within {BOUND:?}");
+        let status = self.child.wait().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status.code().unwrap_or_else(|| -status.signal().unwrap())
+    }
+
+    /// Asks it to stop, and expects it to do so in peace.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait(), 0, "a worker that is asked to stop ends with 0");
+    }
+
+    /// Kills it as a power failure would.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.wait(), -9);
+    }
+
+    pub(crate) fn text(&self, stream: Stream) -> String {
+        let lines = self.said.lines.lock().unwrap();
+        lines
+            .iter()
+            .filter(|(from, _)| *from == stream)
+            .map(|(_, line)| format!("{line}\n"))
+            .collect()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.text(Stream::Err)
+    }
+
+    /// How many lines of the log hold these words.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits for a line that holds these words.
+    pub(crate) fn wait_line(&self, stream: Stream, words: &str) -> String {
+        self.wait_said(&format!("a line with {words:?}"), |lines| {
+            let found = lines.iter().find(|(from, line)| *from == stream && line.contains(words));
+            found.map(|(_, line)| line.clone())
+        })
+    }
+
+    pub(crate) fn wait_log(&self, words: &str) -> String {
+        self.wait_line(Stream::Err, words)
+    }
+
+    /// Waits until what was printed so far satisfies the condition, and returns what it found.
+    pub(crate) fn wait_said<T>(
+        &self,
+        what: &str,
+        find: impl Fn(&[(Stream, String)]) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + BOUND;
+        let mut lines = self.said.lines.lock().unwrap();
+        loop {
+            if let Some(found) = find(&lines) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited {BOUND:?} in vain for {what}");
+            lines = self.said.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+}
+
+impl Drop for Program {
+    #[expect(clippy::print_stderr, reason = "the harness shows it with the test that failed")]
+    fn drop(&mut self) {
+        if !self.readers.is_empty() {
+            // It may have ended by itself; jobs end with their agent.
+            kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
+            self.child.wait().ok();
+            for reader in self.readers.drain(..) {
+                reader.join().ok();
+            }
+        }
+        if thread::panicking() {
+            let (pid, out) = (self.pid(), self.text(Stream::Out));
+            eprintln!("---- worker {pid} printed:\n{out}---- and logged:\n{}----", self.log());
+        }
+    }
+}
+
+fn keep(stream: Stream, from: impl Read + Send + 'static, said: &Arc<Said>) -> JoinHandle<()> {
+    let said = Arc::clone(said);
+    let read = move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            said.lines.lock().unwrap().push((stream, line));
+            said.more.notify_all();
+        }
+    };
+    thread::Builder::new().name(format!("{stream:?}")).spawn(read).unwrap()
+}
+
+/// Runs the worker to its end. Returns its exit code, what it printed, and what it logged.
+pub(crate) fn run(args: &[&str]) -> (i32, String, String) {
+    let mut program = Program::start(args);
+    let code = program.wait();
+    (code, program.text(Stream::Out), program.log())
+}
