@@ -1,5 +1,6 @@
 //! A job's life at the embedded backend, and what disturbs it.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Home, Mock, endless, job, short};
@@ -19,7 +20,7 @@ fn a_submitted_job_runs_and_is_completed() {
     let (home, mock) = (Home::new(), Mock::start(&[]));
     let mut worker = home.worker(&mock.url(), &["--progress-interval", "1s"]);
     mock.wait("the worker to register", Mock::provider);
-    mock.submit(&job("job-1", "matmul", 0.05));
+    mock.submit(&job("job-1", "matmul", 0.02));
     let done = mock.wait_status("job-1", "COMPLETED");
     assert_history(&done);
     assert_eq!([&done["completions"], &done["progress"]], [1, 100]);
@@ -78,16 +79,18 @@ fn a_backend_that_comes_back_knowing_nothing_is_registered_with_again() {
 #[test]
 fn a_job_that_runs_while_the_backend_forgets_all_is_not_in_the_way_of_the_next() {
     let (home, mut mock) = (Home::new(), Mock::start(&[]));
-    mock.submit(&job("before", "matmul", 0.2));
-    let mut worker = home.worker(&mock.url(), &[]);
+    mock.submit(&endless("before"));
+    let mut worker = home.worker(&mock.url(), &["--slots", "2"]);
     mock.wait_status("before", "RUNNING");
     mock.restart_empty();
     mock.submit(&short("after"));
     mock.wait_status("after", "COMPLETED");
-    worker.stop();
+    assert_eq!(mock.provider().unwrap()["currentJob"], "before", "nobody has cancelled it");
+    worker.signal(Signal::QUIT);
+    assert_eq!(worker.wait(), 0);
     let booked: Vec<_> =
         home.ledger().iter().map(|line| [line["id"].clone(), line["status"].clone()]).collect();
-    assert_eq!(booked, [["before", "rejected"], ["after", "completed"]]);
+    assert_eq!(booked, [["after", "completed"], ["before", "rejected"]]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn an_amount_that_is_none_is_declined() {
     for (amount, code, reason) in [
         (json!(-1), "bad_input", "computeNeeded is -1, but must be a number above 0"),
         (json!("two"), "bad_input", "computeNeeded is \"two\", but must be a number above 0"),
-        (json!(1e308), "too_large", "computeNeeded is 1e308, the most is 1000000"),
+        (json!(1e308), "too_large", "computeNeeded is 1e+308, the most is 1000000"),
     ] {
         let job = json!({"id": "job-1", "modelType": "compute", "computeNeeded": amount});
         assert_eq!(declined(&job), decline(code, reason));

@@ -52,7 +52,7 @@ fn an_idle_worker_says_goodbye() {
 fn the_first_signal_lets_what_runs_finish() {
     for signal in [Signal::TERM, Signal::INT] {
         let (home, backend) = (Home::new(), Backend::start());
-        let mut worker = running(&backend, &home, job("job-1", "matmul", 0.1));
+        let mut worker = running(&backend, &home, job("job-1", "sha256", 0.1));
         worker.signal(signal);
         assert_eq!(worker.wait(), 0);
         assert_eq!(last_words(&backend), ["completed", "offline"]);
