@@ -166,5 +166,5 @@ fn what_could_not_be_delivered_waits_on_disk_when_the_worker_stops() {
     worker.signal(Signal::TERM);
     assert_eq!(worker.wait(), 0);
     assert_eq!(worker.count("1 results wait on disk for the next start"), 1);
-    assert_eq!(home.ledger(), [json!(0); 0]);
+    assert_eq!(home.ledger().len(), 0);
 }

@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod odd_jobs;
 mod odd_replies;
+mod offered_again;
 mod register;
 mod stopping;
 mod support;

@@ -43,6 +43,8 @@ fn a_registration_says_what_the_protocol_lists_and_no_null() {
     let agent = concat!("qubix-worker/", env!("CARGO_PKG_VERSION"));
     assert_eq!(request.header("user-agent"), Some(agent));
     assert_eq!(request.header("authorization"), None);
+    let encoding = request.header("accept-encoding");
+    assert!(matches!(encoding, None | Some("gzip")), "{encoding:?}");
     worker.stop();
 }
 
@@ -167,11 +169,11 @@ fn a_backend_that_is_not_up_yet_is_waited_for_and_this_is_said_once() {
     let (home, reserved) = (Home::new(), Reserved::new());
     let mut worker = home.worker(&reserved.url(), &[]);
     worker.wait_log("backend unreachable, trying on");
-    let backend = reserved.open(&[(REGISTER, Reply::HangUp)]);
+    let backend = reserved.open(&[(REGISTER, Reply::HangUp), (REGISTER, Reply::HangUp)]);
     backend.wait_beats(1);
     worker.wait_log("backend back after");
-    assert_eq!(backend.requests(REGISTER).len(), 2);
-    assert_eq!(worker.count("backend unreachable"), 1, "three attempts, one line");
-    assert_eq!(worker.count(", 2 attempts"), 1, "{}", worker.log());
+    assert_eq!(backend.requests(REGISTER).len(), 3);
+    assert_eq!(worker.count("backend unreachable"), 1, "three failures, one line");
+    assert_eq!(worker.count(", 3 attempts"), 1, "{}", worker.log());
     worker.stop();
 }
