@@ -53,8 +53,8 @@ pub(crate) enum Error {
     Config(#[from] Problems),
     #[error(transparent)]
     State(#[from] store::Error),
-    #[error("cannot start the thread or pipe for {what}: {source}")]
-    Start { what: &'static str, source: io::Error },
+    #[error("cannot start the thread or pipe for {what}: {cause}")]
+    Start { what: &'static str, cause: io::Error },
     #[error("the {0} thread died of a bug")]
     Panicked(&'static str),
 }
@@ -105,7 +105,7 @@ fn work<'scope>(
     let (events, heard) = mpsc::channel();
     let (net, net_orders) = mpsc::channel();
     let (courier, courier_orders) = mpsc::channel();
-    let starting = |what| move |source| Error::Start { what, source };
+    let starting = |what| move |cause| Error::Start { what, cause };
     let signals = signals::watch().map_err(starting("signals"))?;
     let _close_signals = signals.closer();
     spawn(scope, "signals", &events, move |events| signals.run(&events))?;
@@ -123,7 +123,7 @@ fn work<'scope>(
             hands.orders.remove(key);
         }
         for action in core.handle(clock::since_boot(), event) {
-            if let Some(exit) = hands.perform(action)? {
+            if let Some(exit) = hands.perform(action) {
                 log::info!("stopped");
                 return Ok(exit);
             }
@@ -157,7 +157,7 @@ fn spawn<'scope>(
             run(events);
         })
         .map(|_| ())
-        .map_err(|source| Error::Start { what: name, source })
+        .map_err(|cause| Error::Start { what: name, cause })
 }
 
 struct PanicGuard {
@@ -186,13 +186,19 @@ struct Hands<'scope, 'env> {
 }
 
 impl Hands<'_, '_> {
-    fn perform(&mut self, action: Action) -> Result<Option<Exit>, Error> {
+    fn perform(&mut self, action: Action) -> Option<Exit> {
         match action {
             Action::Register => self.tell_net(net::Order::Register),
             Action::Beat { status, jobs, paused } => {
                 self.tell_net(net::Order::Beat { status, jobs, paused });
             }
-            Action::Start { key, attempt, offer } => self.start(key, attempt, offer)?,
+            Action::Start { key, attempt, offer } => {
+                // A machine out of threads or files now may have some at the next beat.
+                if let Err(error) = self.start(key.clone(), attempt, offer) {
+                    self.orders.remove(&key);
+                    self.tell(Event::NotTaken { key, error: error.to_string() });
+                }
+            }
             Action::Decline { key, attempt, kind, decline } => {
                 let record = self.record(attempt, kind, assignment::declined(decline));
                 self.record_outcome(key, &record);
@@ -216,15 +222,15 @@ impl Hands<'_, '_> {
             }
             Action::Forget { key } => self.shared.store.forget(&key),
             Action::Log(level, line) => log::log!(level, "{line}"),
-            Action::Exit(exit) => return Ok(Some(exit)),
+            Action::Exit(exit) => return Some(exit),
             Action::ExitNow(exit) => leave_now(exit),
         }
-        Ok(None)
+        None
     }
 
     fn start(&mut self, key: Key, attempt: Attempt, offer: Box<Offer>) -> Result<(), Error> {
         let (orders, giver) =
-            io::pipe().map_err(|source| Error::Start { what: "a job's orders", source })?;
+            io::pipe().map_err(|cause| Error::Start { what: "a job's orders", cause })?;
         self.orders.insert(key.clone(), giver);
         let shared = self.shared;
         spawn(self.scope, "job", &self.events, move |events| {

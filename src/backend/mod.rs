@@ -301,13 +301,11 @@ impl Backend {
     }
 
     fn post(&self, path: &str, body: &impl Serialize, key: Option<&str>) -> Result<Reply, Error> {
-        let call = format!("POST {path}");
+        let url = format!("{}{path}", self.connection.backend.base);
+        let call = format!("POST {url}");
         let body = serde_json::to_vec(body)
             .map_err(|error| Error::Undecodable { call: call.clone(), cause: error.to_string() })?;
-        let mut request = self
-            .agent
-            .post(format!("{}{path}", self.connection.backend.base))
-            .content_type("application/json");
+        let mut request = self.agent.post(url).content_type("application/json");
         if let Some(token) = self.authorization() {
             request = request.header(header::AUTHORIZATION, token);
         }
@@ -318,14 +316,13 @@ impl Backend {
     }
 
     fn get(&self, path: &str) -> Result<Reply, Error> {
-        let mut request = self
-            .agent
-            .get(format!("{}{path}", self.connection.backend.base))
-            .header(header::CONTENT_TYPE, "application/json");
+        let url = format!("{}{path}", self.connection.backend.base);
+        let call = format!("GET {url}");
+        let mut request = self.agent.get(url).header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = self.authorization() {
             request = request.header(header::AUTHORIZATION, token);
         }
-        self.answer(format!("GET {path}"), request.call())
+        self.answer(call, request.call())
     }
 
     fn authorization(&self) -> Option<String> {

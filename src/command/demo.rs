@@ -51,6 +51,7 @@ pub(crate) fn run(log: Log) -> anyhow::Result<Exit> {
     })?;
     let jobs = backend.jobs();
     write!(out, "\n{}", table(&jobs))?;
+    writeln!(out, "\nto sell this machine's time: worker --backend URL")?;
     let all = jobs.iter().all(|job| job.status == Status::Completed);
     Ok(if all { exit } else { Exit::JobFailed })
 }

@@ -13,9 +13,9 @@ use crate::{agent, logging, machine};
 const ONCE: std::time::Duration = std::time::Duration::from_secs(3600);
 
 pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
-    let identity = identity_from_args(args)?;
+    let (identity, rules) = identity_from_args(args)?;
     logging::start(log.level, log.format, log.under_journal);
-    let facts = agent::facts(&identity, 1, &machine::watch(ONCE))?;
+    let facts = agent::facts(&identity, rules.slots, &machine::watch(ONCE))?;
     let mut stdout = io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, &Register::new(&facts))?;
     writeln!(stdout)?;

@@ -99,11 +99,11 @@ impl Config {
     }
 }
 
-/// The identity alone, for `worker specs`.
-pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<Identity, Problems> {
+/// What is registered, for `worker specs`, which needs no backend.
+pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<(Identity, Rules), Problems> {
     let mut layers = Layers::read(args);
-    let identity = identity(&mut layers);
-    layers.verdict(identity)
+    let settled = (identity(&mut layers), rules(&mut layers));
+    layers.verdict(settled)
 }
 
 /// The log's settings; problems with them are reported with all others, so here they are silent.

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// A file operation that failed: verb, path, cause.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {path}: {source}", path = path.display())]
+#[error("cannot {verb} {path}: {cause}", path = path.display())]
 pub(crate) struct FileError {
     verb: &'static str,
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl FileError {
-    pub(crate) fn new(verb: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { verb, path: path.to_owned(), source }
+    pub(crate) fn new(verb: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self { verb, path: path.to_owned(), cause }
     }
 }
 

@@ -11,6 +11,7 @@ mod record;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) use file::{FileError, replace};
 pub(crate) use record::{Phase, Record};
 
-use crate::work::{Booking, Key, Outcome};
+use crate::work::{Booking, JobId, Key, Outcome};
 use record::ReadError;
 
 /// How long a delivered record is kept, in case its job is offered again.
@@ -217,9 +218,14 @@ impl Store {
 pub(crate) fn read_worker_id(dir: &Path) -> Result<Option<String>, FileError> {
     let path = dir.join("worker-id");
     match fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => Ok(Some(id.trim().to_owned())),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Ok(id) => match JobId::parse(id.trim()) {
+            Some(id) => Ok(Some(id.as_str().to_owned())),
+            None => {
+                let problem = io::Error::new(io::ErrorKind::InvalidData, "it holds no worker id");
+                Err(FileError::new("use", &path, problem))
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::new("read", &path, error)),
     }
 }
@@ -235,7 +241,7 @@ fn make_dir(dir: &Path) -> Result<(), FileError> {
 fn remove_tree(dir: &Path) {
     match fs::remove_dir_all(dir) {
         Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => log::warn!("cannot remove {}: {error}", dir.display()),
     }
 }

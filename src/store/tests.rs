@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::json;
 
 use super::*;
-use crate::work::{Attempt, Blame, Ending, Failure, Handle, JobId, Object, Reason, Stage};
+use crate::work::{Attempt, Blame, Ending, Failure, Handle, Object, Reason, Stage};
 
 const ORIGIN: &str = "http://a:80";
 
