@@ -250,6 +250,37 @@ fn imports_point_down() {
     none("imports point down, see the code map in src/lib.rs", &broken);
 }
 
+/// Time comes as an argument and effects leave as values, or the loop could block, fail, or decide
+/// otherwise in its tests.
+#[test]
+fn the_core_of_the_agent_is_pure() {
+    const ROOMS: [&str; 8] = ["agent", "backend", "config", "exit", "job", "retry", "text", "work"];
+    const IMPURE: [&str; 8] = [
+        "std::fs",
+        "std::io",
+        "std::net",
+        "std::process",
+        "std::sync",
+        "std::thread",
+        "Instant",
+        "SystemTime",
+    ];
+    let mut broken = vec![];
+    for Source { path, text } in rust_files("src/agent/core") {
+        for (line, import) in crate_paths(&text) {
+            if !ROOMS.iter().any(|room| import.split("::").next() == Some(room)) {
+                broken.push(format!("{path}:{line}: crate::{import}"));
+            }
+        }
+        for (line, code) in text.lines().map(without_comment).enumerate() {
+            for impure in IMPURE.iter().filter(|impure| code.contains(**impure)) {
+                broken.push(format!("{path}:{}: {impure}", line + 1));
+            }
+        }
+    }
+    none("agent::core takes the time as an argument and does nothing itself", &broken);
+}
+
 #[test]
 fn a_room_names_another_by_its_full_path() {
     let mut broken = vec![];
