@@ -1,3 +1,5 @@
+//! From what is typed to what is settled, or to the problems with it.
+
 use std::io::Write as _;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Real children: held, let go, signalled, outlived.
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 

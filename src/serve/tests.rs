@@ -1,3 +1,5 @@
+//! Requests over real sockets, well-formed and not.
+
 use std::{
     io::{BufRead as _, BufReader},
     sync::mpsc,

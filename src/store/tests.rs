@@ -1,3 +1,5 @@
+//! The disk: what reads back, what is moved aside, what is refused.
+
 #![expect(clippy::disallowed_methods, reason = "a test plays the disk, which damages as it likes")]
 
 use std::os::unix::fs::PermissionsExt as _;

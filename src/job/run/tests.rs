@@ -1,3 +1,5 @@
+//! Real programs, watched to every end that one can have.
+
 use std::io::{Write as _, pipe};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The books, transition by transition, without a socket.
+
 use super::*;
 
 /// A moment that many seconds after boot, and after the epoch.
