@@ -89,6 +89,7 @@ fn the_demo_runs_three_jobs_and_shows_a_table() {
     let table: Vec<Vec<&str>> = out
         .lines()
         .skip_while(|line| !line.starts_with("JOB"))
+        .take_while(|line| !line.is_empty())
         .map(|line| line.split_whitespace().take(2).collect())
         .collect();
     assert_eq!(

@@ -1,9 +1,11 @@
 //! Signals: what is finished, what is told to whom, in which order.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Home, Program, Request, endless, job};
+use crate::support::{Backend, Home, Program, Reply, Request, endless, job};
 
 const BEAT: &str = "POST /api/providers/*/heartbeat";
 const COMPLETE: &str = "POST /api/jobs/job-1/complete";
@@ -95,6 +97,25 @@ fn the_second_signal_cancels_what_runs() {
 fn quit_cancels_what_runs_at_once() {
     let (home, backend) = (Home::new(), Backend::start());
     let mut worker = running(&backend, &home, endless("job-1"));
+    worker.signal(Signal::QUIT);
+    assert_eq!(worker.wait(), 0);
+    assert_cancelled(&backend);
+}
+
+#[test]
+fn the_failures_of_a_stop_wait_for_the_beat_that_says_it() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.answer(BEAT, |seen| {
+        let offers = json!({"success": true, "pendingJobs": [endless("job-1")]});
+        let reply = Reply::json(200, offers.to_string());
+        let named = seen.last()?.body["currentJob"] == "job-1";
+        Some(if named { Reply::Held(Duration::from_secs(1), Box::new(reply)) } else { reply })
+    });
+    let mut worker = home.worker(&backend.url(), &[]);
+    backend.wait("a beat with the job", |seen| {
+        seen.iter().find(|request| request.body["currentJob"] == "job-1").cloned()
+    });
+    // That beat is still under way, so `offline` cannot be said at once.
     worker.signal(Signal::QUIT);
     assert_eq!(worker.wait(), 0);
     assert_cancelled(&backend);

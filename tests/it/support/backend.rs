@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use serde_json::{Value, json};
@@ -46,6 +46,8 @@ pub(crate) enum Reply {
     },
     /// The request is read, and the connection dies.
     HangUp,
+    /// The reply is held back for so long.
+    Held(Duration, Box<Self>),
 }
 
 impl Reply {
@@ -243,7 +245,13 @@ impl Shared {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut stream = stream;
         while let Some(request) = read(&mut reader)? {
-            let Reply::Whole { status, content_type, body } = self.reply(request) else { break };
+            let mut reply = self.reply(request);
+            if let Reply::Held(time, held) = reply {
+                let desk = self.desk.lock().unwrap();
+                drop(self.heard.wait_timeout_while(desk, time, |desk| !desk.stopping).unwrap());
+                reply = *held;
+            }
+            let Reply::Whole { status, content_type, body } = reply else { break };
             let head = format!(
                 "HTTP/1.1 {status} \r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
                 body.len()
