@@ -78,12 +78,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The longest that one request may take [default: 10s]",
     ),
     setting(Machine, "name", "NAME", "The name consumers see [default: Provider-<id>]"),
-    setting(Machine, "price", "P", "Price per hour [default: 5.0]"),
-    setting(Machine, "location", "L", "Where the machine is [default: Local Network]"),
+    setting(Machine, "price", "PRICE", "Price per hour [default: 5.0]"),
+    setting(Machine, "location", "PLACE", "Where the machine is [default: Local Network]"),
     setting(
         Machine,
         "address",
-        "A",
+        "ADDRESS",
         "Where earnings go; some backends insist on a 60-letter Qubic address",
     ),
     setting(
@@ -158,10 +158,16 @@ Exit codes: 0 stopped as asked, 1 internal, 2 usage or configuration, 3 refused 
 4 state directory unusable or in use, 5 --once or --max-jobs ended with a failed job.";
 
 const MOCK_EXAMPLES: &str = "\
-Faults are written ROUTE[@N[-M]]=WHAT. ROUTE is register, heartbeat, progress, complete, job, pending
-or any; @N-M picks the N-th to M-th request to it. WHAT is refuse, reset, delay:2s, 401, 404, 500,
-503[:secs], 429[:secs], html, garbage, deep, huge, lost (processed, then the connection dies) or
-duplicate (jobs offered twice).
+Faults are written ROUTE[@N[-[M]]]=WHAT. ROUTE is register, heartbeat, progress, complete, job,
+pending or any. @2 is the second request to it, @2-4 the second to the fourth, @2- all from the
+second on. WHAT is one of
+  refuse                the connection is reset, nothing is done
+  lost                  the request is processed, then the connection is reset
+  reset                 the request is processed, its reply cut in the middle
+  delay:2s              the reply comes late
+  401 404 500 503 429   that status; 503:7 and 429:7 with Retry-After
+  html garbage deep huge    a reply that is none
+  duplicate             only heartbeat: jobs are offered twice
 
 Examples:
   worker mock-backend --listen 127.0.0.1:3001 --jobs jobs.json
@@ -210,7 +216,6 @@ fn mock_backend() -> Command {
                 .long("listen")
                 .value_name("ADDR")
                 .default_value("127.0.0.1:3001")
-                .value_parser(clap::value_parser!(std::net::SocketAddr))
                 .help("Where to listen; port 0 picks a free one"),
         )
         .arg(file_arg("jobs").help("A JSON list of jobs to offer from the start"))
@@ -247,7 +252,7 @@ fn arg(setting: &Setting) -> Arg {
         .help(setting.help)
         .help_heading(setting.topic.heading());
     match setting.value {
-        Some(name) => arg.value_name(name).allow_hyphen_values(name == "P"),
+        Some(name) => arg.value_name(name).allow_hyphen_values(name == "PRICE"),
         // A switch is read as text too, so that its variable and its key can say false.
         None => arg
             .action(ArgAction::Set)

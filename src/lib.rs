@@ -69,12 +69,11 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     if name == cli::ENGINE {
         return command::engine::run();
     }
-    let log = config::log_from_args(args);
     match name {
-        "demo" => command::demo::run(log),
-        "mock-backend" => command::mock_backend::run(args, log),
-        "specs" => command::specs::run(args, log),
-        _ => command::run::run(args, log),
+        "demo" => command::demo::run(args),
+        "mock-backend" => command::mock_backend::run(args),
+        "specs" => command::specs::run(args),
+        _ => command::run::run(args),
     }
 }
 

@@ -6,17 +6,11 @@ use std::io::Write as _;
 use env_logger::{Builder, Env};
 use log::{Level, LevelFilter};
 
+use crate::config::{Format, Log};
 use crate::{clock, text};
 
-/// How a line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Text,
-    Json,
-}
-
 /// Starts the log. `RUST_LOG` wins over the level asked for.
-pub(crate) fn start(level: LevelFilter, format: Format, under_journal: bool) {
+pub(crate) fn start(Log { level, format, under_journal }: Log) {
     let mut builder = Builder::new();
     // Libraries speak only when something is wrong; a trace of theirs could show a token.
     builder.filter_level(LevelFilter::Warn).filter_module("qubix_worker", level);

@@ -78,7 +78,6 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let gpus = machine::watch(GPU_PERIOD);
     let shared = Shared { config, store, backend, gpus, worker_id };
-    let left = recover(&shared)?;
     log::info!(
         "started version={} worker={} backend={} config={}",
         env!("CARGO_PKG_VERSION"),
@@ -90,6 +89,7 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
             .as_ref()
             .map_or_else(|| "none".into(), |file| file.display().to_string()),
     );
+    let left = recover(&shared)?;
     let now = clock::since_boot();
     let rules = shared.config.rules.clone();
     let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);

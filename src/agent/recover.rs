@@ -24,7 +24,7 @@ pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
         found.records.into_iter().filter_map(|(key, record)| look(shared, key, record)).collect();
     let open = left.iter().filter(|left| !matches!(left.how, LeftHow::Delivered(_))).count();
     if open > 0 {
-        log::info!("{open} jobs of an earlier run are not delivered yet");
+        log::info!("jobs of an earlier run not delivered yet: {open}");
     }
     Ok(left)
 }

@@ -132,7 +132,9 @@ struct Reply {
 impl Backend {
     pub(crate) fn new(connection: &Connection, worker_id: String) -> Result<Self, Problems> {
         let token = connection.token_file.as_deref().map(read_token).transpose()?;
-        let agent = Agent::config_builder()
+        let builder = Agent::config_builder();
+        let builder = if connection.backend.is_loopback { builder.proxy(None) } else { builder };
+        let agent = builder
             .timeout_global(Some(connection.request_timeout))
             .http_status_as_error(false)
             .max_redirects(0)

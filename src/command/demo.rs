@@ -2,15 +2,17 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use clap::ArgMatches;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use log::LevelFilter;
 use serde_json::{Value, json};
 
-use crate::config::{BackendUrl, Config, Connection, Identity, Log, Rules};
+use crate::config::{BackendUrl, Config, Connection, Identity, Log, Rules, log_from_args};
 use crate::exit::Exit;
 use crate::mock::{Backend, JobView, Options, Status};
 use crate::{agent, logging};
@@ -18,14 +20,16 @@ use crate::{agent, logging};
 /// Ids and what they ask for: a second or so of work each on a small machine.
 const JOBS: [(&str, &str, f64); 3] = [
     ("demo-matmul", "matmul", 0.1),
-    ("demo-sha256", "sha256", 0.5),
+    ("demo-sha256", "sha256", 0.25),
     ("demo-primes", "primes", 0.5),
 ];
 
-pub(crate) fn run(log: Log) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     // The table is what a person came for; the log only speaks up when something is wrong.
+    let log = log_from_args(args)?;
     let level = if log.level == LevelFilter::Info { LevelFilter::Warn } else { log.level };
-    logging::start(level, log.format, log.under_journal);
+    let log = Log { level, ..log };
+    logging::start(log);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let backend = Backend::start(listen, Options::default()).context("cannot start the backend")?;
     for (id, kernel, amount) in JOBS {
@@ -35,7 +39,7 @@ pub(crate) fn run(log: Log) -> anyhow::Result<Exit> {
         backend.submit(job).map_err(|problem| anyhow!("{problem}"))?;
     }
     let state = tempfile::tempdir().context("cannot make a folder for the state")?;
-    let config = config(&backend, state.path().to_owned());
+    let config = config(&backend, state.path().to_owned(), log);
     let mut out = io::stdout();
     writeln!(out, "embedded backend at {}, {} jobs wait", backend.url(), JOBS.len())?;
     let exit = thread::scope(|scope| -> anyhow::Result<Exit> {
@@ -56,7 +60,7 @@ pub(crate) fn run(log: Log) -> anyhow::Result<Exit> {
     Ok(if all { exit } else { Exit::JobFailed })
 }
 
-fn config(backend: &Backend, state_dir: std::path::PathBuf) -> Config {
+fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
     let url = backend.url();
     Config {
         identity: Identity {
@@ -68,7 +72,7 @@ fn config(backend: &Backend, state_dir: std::path::PathBuf) -> Config {
             state_dir,
         },
         connection: Connection {
-            backend: BackendUrl { base: url.clone(), origin: url },
+            backend: BackendUrl { base: url.clone(), origin: url, is_loopback: true },
             token_file: None,
             ca_cert: None,
             request_timeout: Duration::from_secs(10),
@@ -82,6 +86,7 @@ fn config(backend: &Backend, state_dir: std::path::PathBuf) -> Config {
             max_jobs: u32::try_from(JOBS.len()).ok(),
             exit_when_idle: None,
         },
+        log,
         file: None,
     }
 }

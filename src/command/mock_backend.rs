@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Log, Problems, read_token};
+use crate::config::{Problems, log_from_args, read_token};
 use crate::exit::Exit;
 use crate::logging;
 use crate::mock::{Backend, Fault, Options, parse_lines};
 
-pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
+    let log = log_from_args(args)?;
     let path = |name| args.get_one::<PathBuf>(name);
     let token = path("token-file").map(|file| read_token(file)).transpose()?;
     let options = Options {
@@ -27,8 +28,9 @@ pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
     };
     let jobs = path("jobs").map(read_jobs).transpose()?.unwrap_or_default();
     // There is always one: the argument has a default.
-    let listen = args.get_one::<SocketAddr>("listen").copied().context("--listen is missing")?;
-    logging::start(log.level, log.format, log.under_journal);
+    let listen = args.get_one::<String>("listen").context("--listen is missing")?;
+    let listen = address(listen)?;
+    logging::start(log);
     // Before the first request, so that a signal from now on is a clean end.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let backend = Backend::start(listen, options)
@@ -41,6 +43,14 @@ pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
     stdout.flush()?;
     signals.forever().next();
     Ok(Exit::Stopped)
+}
+
+fn address(typed: &str) -> Result<SocketAddr, Problems> {
+    let told = |what: String| Problems::of_one(format!("--listen: \"{typed}\" {what}"));
+    let mut found = typed
+        .to_socket_addrs()
+        .map_err(|error| told(format!("is no address ({error}): write 127.0.0.1:3001")))?;
+    found.next().ok_or_else(|| told("names no host that is known here".into()))
 }
 
 fn faults(args: &ArgMatches) -> Result<Vec<Fault>, Problems> {

@@ -2,12 +2,12 @@
 
 use clap::ArgMatches;
 
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::{agent, logging};
 
-pub(crate) fn run(args: &ArgMatches, log: Log) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let config = Config::from_args(args)?;
-    logging::start(log.level, log.format, log.under_journal);
+    logging::start(config.log);
     Ok(agent::run(config)?)
 }

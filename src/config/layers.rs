@@ -115,6 +115,8 @@ fn typed(args: &ArgMatches, setting: &Setting) -> Option<Given> {
     // A command takes only the settings that mean something to it.
     let text = args.try_get_one::<String>(setting.key).ok()??.clone();
     let place = match args.value_source(setting.key)? {
+        // What a compose file leaves empty was not given.
+        ValueSource::EnvVariable if text.is_empty() => return None,
         ValueSource::EnvVariable => {
             format!("WORKER_{}", setting.key.replace('-', "_").to_uppercase())
         }

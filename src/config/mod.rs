@@ -12,7 +12,6 @@ use std::time::Duration;
 use clap::ArgMatches;
 use log::LevelFilter;
 
-use crate::logging::Format;
 use crate::secret::Secret;
 use layers::Layers;
 pub(crate) use value::BackendUrl;
@@ -26,6 +25,13 @@ pub(crate) struct Identity {
     pub(crate) address: Option<String>,
     pub(crate) worker_id: Option<String>,
     pub(crate) state_dir: PathBuf,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
 }
 
 /// How the log is written.
@@ -64,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) identity: Identity,
     pub(crate) connection: Connection,
     pub(crate) rules: Rules,
+    pub(crate) log: Log,
     /// The `worker.toml` that was read, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -93,6 +100,7 @@ impl Config {
             identity: identity(&mut layers),
             connection: connection(&mut layers),
             rules: rules(&mut layers),
+            log: log(&mut layers),
             file: layers.file.clone(),
         };
         layers.verdict(config)
@@ -100,17 +108,22 @@ impl Config {
 }
 
 /// What is registered, for `worker specs`, which needs no backend.
-pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<(Identity, Rules), Problems> {
+pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<(Identity, Rules, Log), Problems> {
     let mut layers = Layers::read(args);
-    let settled = (identity(&mut layers), rules(&mut layers));
+    let settled = (identity(&mut layers), rules(&mut layers), log(&mut layers));
     layers.verdict(settled)
 }
 
-/// The log's settings; problems with them are reported with all others, so here they are silent.
-pub(crate) fn log_from_args(args: &ArgMatches) -> Log {
+/// The log's settings alone, for commands that take no others.
+pub(crate) fn log_from_args(args: &ArgMatches) -> Result<Log, Problems> {
     let mut layers = Layers::read(args);
-    let on = |layers: &mut Layers, key| layers.parse(key, value::switch).unwrap_or(false);
-    let level = match (on(&mut layers, "verbose"), on(&mut layers, "quiet")) {
+    let log = log(&mut layers);
+    layers.verdict(log)
+}
+
+fn log(layers: &mut Layers) -> Log {
+    let mut on = |key| layers.parse(key, value::switch).unwrap_or(false);
+    let level = match (on("verbose"), on("quiet")) {
         (true, _) => LevelFilter::Debug,
         (false, true) => LevelFilter::Warn,
         (false, false) => LevelFilter::Info,
@@ -182,10 +195,6 @@ fn rules(layers: &mut Layers) -> Rules {
     if once.is_some() && max_jobs.is_some_and(|max| max != 1) {
         layers.problem("--once and --max-jobs contradict each other: give one of them".into());
     }
-    // Also read when the log starts; here so that a mistake in them is reported.
-    layers.parse("verbose", value::switch);
-    layers.parse("quiet", value::switch);
-    layers.parse("log-format", value::log_format);
     Rules {
         heartbeat_interval: layers
             .parse("heartbeat-interval", value::duration(1, 600))

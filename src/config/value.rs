@@ -1,11 +1,12 @@
 //! How each kind of value is written. An error is the rest of a sentence that begins with the text.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::http::Uri;
 
-use crate::logging::Format;
+use super::Format;
 use crate::text;
 use crate::work::JobId;
 
@@ -16,6 +17,8 @@ pub(crate) struct BackendUrl {
     pub(crate) base: String,
     /// Scheme, host, port and path in one spelling: the books are kept apart by it.
     pub(crate) origin: String,
+    /// On this very machine, where no proxy of the environment stands in between.
+    pub(crate) is_loopback: bool,
 }
 
 pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
@@ -48,7 +51,13 @@ pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
     Ok(BackendUrl {
         base: format!("{scheme}://{authority}{path}"),
         origin: format!("{scheme}://{host}:{port}{path}"),
+        is_loopback: is_loopback(&host),
     })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A duration between two bounds in seconds.

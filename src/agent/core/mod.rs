@@ -50,6 +50,8 @@ pub(crate) struct Core {
     next_seq: u64,
     taken: u32,
     failed: u32,
+    /// How often we were asked to stop.
+    stop_requests: u32,
     /// Since when there is nothing to do; begins with the first good heartbeat.
     idle_since: Option<Time>,
     out: Vec<Action>,
@@ -139,6 +141,7 @@ impl Core {
             next_seq: 0,
             taken: 0,
             failed: 0,
+            stop_requests: 0,
             idle_since: None,
             out: vec![],
         };

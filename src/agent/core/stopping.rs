@@ -77,8 +77,12 @@ impl Stopping {
 
 impl Core {
     pub(super) fn stop(&mut self, now: Time, request: StopRequest) {
-        match (self.stopping, request) {
-            (Stopping::No, StopRequest::Drain) => {
+        self.stop_requests = match request {
+            StopRequest::Drain => self.stop_requests + 1,
+            StopRequest::Cancel => self.stop_requests.max(1) + 1,
+        };
+        match (self.stop_requests, self.stopping) {
+            (1, Stopping::No) => {
                 let running = self.running().count();
                 let most = humantime::format_duration(self.rules.drain_timeout);
                 let how = match running {
@@ -88,7 +92,9 @@ impl Core {
                 self.log(Level::Info, format!("stopping: no new jobs{how}"));
                 self.begin_drain(now);
             }
-            (Stopping::No | Stopping::Draining { .. }, _) => self.cancel_running("asked to"),
+            (2, Stopping::No | Stopping::Draining { .. }) => self.cancel_running("asked to"),
+            // Nothing runs any more that could be cancelled. Whoever forwards signals sends some twice.
+            (1 | 2, _) => {}
             _ => {
                 self.log(Level::Warn, "leaving at once".into());
                 self.stopping = Stopping::Gone;

@@ -68,6 +68,14 @@ fn the_third_signal_leaves_at_once() {
 }
 
 #[test]
+fn a_signal_sent_twice_to_an_idle_agent_takes_nothing_from_its_farewell() {
+    let mut desk = Desk::online(rules(), vec![]);
+    assert_eq!(desk.event(drain()), [offline(&[])]);
+    assert_eq!(desk.event(drain()), []);
+    assert_eq!(desk.event(drain()), [Action::ExitNow(Exit::Stopped)]);
+}
+
+#[test]
 fn quit_cancels_at_once() {
     let mut desk = Desk::online(rules(), vec![]);
     let key = desk.running("job-1");
