@@ -57,7 +57,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Backend,
         "backend",
         "URL",
-        "The marketplace to work for, such as https://market.example",
+        "The marketplace to work for [default: http://127.0.0.1:3001]",
     ),
     setting(
         Backend,

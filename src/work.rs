@@ -330,13 +330,15 @@ pub(crate) enum Ending {
 pub(crate) struct Outcome {
     pub(crate) ending: Ending,
     pub(crate) metrics: Object,
+    /// The GPUs at the end; empty where there are none.
+    pub(crate) final_metrics: Object,
     pub(crate) at: SystemTime,
 }
 
 impl Outcome {
     /// An outcome of a job that never ran.
     pub(crate) fn without_run(ending: Ending, at: SystemTime) -> Self {
-        Self { ending, metrics: Object::new(), at }
+        Self { ending, metrics: Object::new(), final_metrics: Object::new(), at }
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -403,6 +405,24 @@ pub(crate) struct Report {
     pub(crate) worked: Duration,
     pub(crate) reading: Option<crate::reading::Reading>,
     pub(crate) at: SystemTime,
+}
+
+impl LogLine {
+    /// How many lines, and how many bytes of them, go with one report at most.
+    pub(crate) const LINES_MAX: usize = 100;
+    pub(crate) const BYTES_MAX: usize = 16 << 10;
+
+    /// Drops the oldest of too many.
+    pub(crate) fn keep_newest(lines: &mut Vec<Self>) {
+        let (mut count, mut bytes) = (0, 0);
+        let kept = lines.iter().rev().take_while(|line| {
+            count += 1;
+            bytes += line.text.len();
+            count <= Self::LINES_MAX && bytes <= Self::BYTES_MAX
+        });
+        let dropped = lines.len() - kept.count();
+        lines.drain(..dropped);
+    }
 }
 
 /// A line that a job printed.

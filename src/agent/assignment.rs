@@ -58,12 +58,10 @@ impl Assignment<'_> {
     fn outcome(&self) -> Option<Outcome> {
         // Only jobs that could be understood are assigned.
         let job = self.offer.job.as_ref().ok()?;
-        let mut metrics = Object::new();
-        let ending = match self.begin(job) {
-            Ok(child) => self.watch(job, child, &mut metrics)?,
-            Err(failure) => Ending::Failed(failure),
-        };
-        Some(Outcome { ending, metrics, at: clock::wall() })
+        match self.begin(job) {
+            Ok(child) => self.watch(job, child),
+            Err(failure) => Some(Outcome::without_run(Ending::Failed(failure), clock::wall())),
+        }
     }
 
     /// Stages the job and starts its program, held; records its handle.
@@ -87,7 +85,7 @@ impl Assignment<'_> {
         Ok(child)
     }
 
-    fn watch(&self, job: &Job, child: Child, metrics: &mut Object) -> Option<Ending> {
+    fn watch(&self, job: &Job, child: Child) -> Option<Outcome> {
         let mut meter = HostMeter::new();
         let gpus = &self.shared.gpus;
         let mut read = || Reading { host: meter.read(), gpus: gpus.latest().usage };
@@ -107,16 +105,21 @@ impl Assignment<'_> {
             Err(error) => {
                 let error = format!("the program was lost sight of: {error}");
                 let failure = Failure::of_worker(Reason::Internal, Stage::Run, error);
-                return Some(Ending::Failed(failure));
+                return Some(Outcome::without_run(Ending::Failed(failure), clock::wall()));
             }
         };
-        *metrics = job::metrics(&costs, clock::since_boot());
-        match run {
-            Run::Done(printed) => Some(self.collect(printed)),
-            Run::Failed(failure) => Some(Ending::Failed(failure)),
-            Run::Cancelled => Some(Ending::Cancelled),
-            Run::Abandoned => None,
-        }
+        let ending = match run {
+            Run::Done(printed) => self.collect(printed),
+            Run::Failed(failure) => Ending::Failed(failure),
+            Run::Cancelled => Ending::Cancelled,
+            Run::Abandoned => return None,
+        };
+        Some(Outcome {
+            ending,
+            metrics: job::metrics(&costs, clock::since_boot()),
+            final_metrics: job::final_metrics(&costs),
+            at: clock::wall(),
+        })
     }
 
     fn collect(&self, printed: Option<Object>) -> Ending {

@@ -6,10 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use super::Shared;
 use super::event::Event;
-use crate::work::{JobId, Key, Report};
-
-/// How many lines of log an unsent report may hand on to the next.
-const LINES_MAX: usize = 100;
+use crate::backend::Error;
+use crate::store::ReadError;
+use crate::work::{JobId, Key, LogLine, Report};
 
 #[derive(Debug)]
 pub(super) enum Order {
@@ -84,7 +83,8 @@ impl Bag {
                 if let Some((_, older)) = self.progress.remove(&key) {
                     let mut lines = older.lines;
                     lines.append(&mut report.lines);
-                    report.lines = lines.split_off(lines.len().saturating_sub(LINES_MAX));
+                    LogLine::keep_newest(&mut lines);
+                    report.lines = lines;
                 }
                 self.progress.insert(key, (id, report));
             }
@@ -104,7 +104,16 @@ fn send(
 ) -> Result<(), std::sync::mpsc::SendError<Event>> {
     let (record, outcome) = match shared.store.outcome(&key) {
         Ok(found) => found,
-        Err(error) => return events.send(Event::Unreadable { key, error }),
+        // The disk's trouble may pass; what it holds is not given up for it.
+        Err(ReadError::Io(cause)) => {
+            let call = "read the result from disk".to_owned();
+            let answer = Err(Error::Unreachable { call, cause: cause.to_string() });
+            return events.send(Event::Sent { key, answer });
+        }
+        Err(error) => {
+            let error = shared.store.unreadable(&key, &error);
+            return events.send(Event::Unreadable { key, error });
+        }
     };
     if let Some(report) = first {
         let acknowledged = tell_progress(shared, &record.attempt.id, report);

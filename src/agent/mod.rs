@@ -19,6 +19,7 @@ mod signals;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeWriter, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -39,6 +40,9 @@ use recover::recover;
 /// The loop looks at the clock at least so often: the channel's own timer stands still while the
 /// machine sleeps, the core's deadlines do not.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the threads may take to end.
+const LEAVE_FOR: Duration = Duration::from_secs(2);
 
 /// How often the GPUs are looked at.
 const GPU_PERIOD: Duration = Duration::from_secs(5);
@@ -93,7 +97,6 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let now = clock::since_boot();
     let rules = shared.config.rules.clone();
     let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);
-    // The outer result is the scope's: its threads report their panics through their guards.
     thread::scope(|scope| work(scope, &shared, core))
 }
 
@@ -107,7 +110,7 @@ fn work<'scope>(
     let (courier, courier_orders) = mpsc::channel();
     let starting = |what| move |cause| Error::Start { what, cause };
     let signals = signals::watch().map_err(starting("signals"))?;
-    let _close_signals = signals.closer();
+    let close_signals = signals.closer();
     spawn(scope, "signals", &events, move |events| signals.run(&events))?;
     spawn(scope, "net", &events, move |events| net::run(shared, &net_orders, &events))?;
     spawn(scope, "courier", &events, move |events| {
@@ -119,16 +122,36 @@ fn work<'scope>(
         if let Event::Panicked(name) = event {
             return Err(Error::Panicked(name));
         }
-        if let Event::Ended { key, .. } = &event {
+        if let Event::Ended { key, .. } | Event::NotTaken { key, .. } = &event {
             hands.orders.remove(key);
         }
         for action in core.handle(clock::since_boot(), event) {
             if let Some(exit) = hands.perform(action) {
-                log::info!("stopped");
+                drop(hands);
+                drop(close_signals);
+                wait_for_threads(&heard, exit);
                 return Ok(exit);
             }
         }
         event = next_event(&core, &heard);
+    }
+}
+
+/// Waits for the threads, each of which holds a sender until it ends; not for ever, since one may be
+/// in the middle of a request that nobody answers. Nothing is lost then: all there is to know is on
+/// disk.
+fn wait_for_threads(heard: &Receiver<Event>, exit: Exit) {
+    let until = clock::since_boot() + LEAVE_FOR;
+    loop {
+        let left = until.saturating_sub(clock::since_boot());
+        match heard.recv_timeout(left) {
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => return log::info!("stopped"),
+            Err(RecvTimeoutError::Timeout) => {
+                log::info!("stopped, with a request still unanswered");
+                leave_now(exit);
+            }
+        }
     }
 }
 
@@ -148,30 +171,19 @@ fn spawn<'scope>(
     events: &Sender<Event>,
     run: impl FnOnce(Sender<Event>) + Send + 'scope,
 ) -> Result<(), Error> {
-    let guard = PanicGuard { name, events: events.clone() };
     let events = events.clone();
     thread::Builder::new()
         .name(name.to_owned())
         .spawn_scoped(scope, move || {
-            let _guard = guard;
-            run(events);
+            let theirs = events.clone();
+            // Not to go on after a panic, but to end in good order: the loop brings the agent down.
+            if catch_unwind(AssertUnwindSafe(|| run(theirs))).is_err() {
+                // Without a loop to hear it the agent is ending already.
+                events.send(Event::Panicked(name)).ok();
+            }
         })
         .map(|_| ())
         .map_err(|cause| Error::Start { what: name, cause })
-}
-
-struct PanicGuard {
-    name: &'static str,
-    events: Sender<Event>,
-}
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            // Without a loop to hear it the agent is ending already.
-            self.events.send(Event::Panicked(self.name)).ok();
-        }
-    }
 }
 
 /// What the core's actions are done with. Dropping it closes every mailbox, which ends the threads.
@@ -259,7 +271,10 @@ impl Hands<'_, '_> {
                 let record = self.record(attempt, last.kind, assignment::final_failure(outcome));
                 self.record_outcome(key, &record);
             }
-            Err(error) => self.tell(Event::Unreadable { key, error }),
+            Err(error) => {
+                let error = self.shared.store.unreadable(&key, &error);
+                self.tell(Event::Unreadable { key, error });
+            }
         }
     }
 
@@ -269,7 +284,10 @@ impl Hands<'_, '_> {
                 let record = self.record(last.attempt, last.kind, assignment::cancelled());
                 self.record_outcome(key, &record);
             }
-            Err(error) => self.tell(Event::Unreadable { key, error }),
+            Err(error) => {
+                let error = self.shared.store.unreadable(&key, &error);
+                self.tell(Event::Unreadable { key, error });
+            }
         }
     }
 
@@ -294,7 +312,7 @@ impl Hands<'_, '_> {
     }
 
     fn tell_net(&self, order: net::Order) {
-        // A thread that is gone has panicked, which its guard tells.
+        // A thread that is gone has panicked, which the loop hears of.
         self.net.send(order).ok();
     }
 

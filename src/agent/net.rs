@@ -12,7 +12,10 @@ use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
 
-/// So many different oddities are remembered; then we begin anew.
+/// So many entries of one reply are looked at; the others come again.
+const OFFERS_MAX: usize = 64;
+
+/// So many different oddities are logged.
 const SAID_MAX: usize = 1000;
 
 /// What the loop asks of this thread.
@@ -62,19 +65,19 @@ fn hear(shared: &Shared, reply: BeatReply, said: &mut Said) -> Heard {
     for oddity in &reply.oddities {
         said.once(log::Level::Warn, oddity);
     }
-    for raw in &reply.jobs {
+    for raw in reply.jobs.iter().take(OFFERS_MAX) {
         match job::parse(raw, origin) {
             Ok(offer) => {
                 let given = offer.provider_id.as_deref();
-                let others = given.is_some_and(|id| !shared.backend.is_our_provider(id));
-                if !(reply.polled && others) {
+                let ours = given.is_none_or(|id| shared.backend.is_surely_our_provider(id));
+                if !reply.polled || ours {
                     heard.offers.push(offer);
                 }
             }
             Err(problem) => said.once(log::Level::Warn, &format!("job skipped: it {problem}")),
         }
     }
-    heard.cancel = reply.cancel.iter().filter_map(|id| JobId::parse(id)).collect();
+    heard.cancel = reply.cancel.iter().take(OFFERS_MAX).filter_map(|id| JobId::parse(id)).collect();
     heard
 }
 
@@ -84,8 +87,12 @@ struct Said(BTreeSet<String>);
 
 impl Said {
     fn once(&mut self, level: log::Level, line: &str) {
-        if self.0.len() >= SAID_MAX {
-            self.0.clear();
+        if self.0.len() > SAID_MAX {
+            return;
+        }
+        if self.0.len() == SAID_MAX {
+            self.0.insert(String::new());
+            return log::warn!("what else is odd about this backend is not logged");
         }
         if self.0.insert(text::cap(line, 500)) {
             log::log!(level, "{line}");

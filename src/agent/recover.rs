@@ -9,7 +9,7 @@ use super::{Error, Shared};
 use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
-use crate::store::{Phase, Record};
+use crate::store::{self, Phase, Record};
 use crate::work::{Ending, Failure, Key, Outcome, Reason, Stage};
 
 /// Reads the records. A job that was running is over: its program ended with the agent, or is ended
@@ -20,8 +20,9 @@ pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
     for line in &found.quarantined {
         log::error!("{line}");
     }
+    let records = found.records.into_iter();
     let left: Vec<Left> =
-        found.records.into_iter().filter_map(|(key, record)| look(shared, key, record)).collect();
+        records.map(|(key, record)| look(shared, key, record)).collect::<Result<_, Error>>()?;
     let open = left.iter().filter(|left| !matches!(left.how, LeftHow::Delivered(_))).count();
     if open > 0 {
         log::info!("jobs of an earlier run not delivered yet: {open}");
@@ -29,7 +30,7 @@ pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
     Ok(left)
 }
 
-fn look(shared: &Shared, key: Key, record: Record) -> Option<Left> {
+fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
     let attempt = record.attempt.clone();
     let how = match &record.phase {
         Phase::Taken => match offer(shared, &record) {
@@ -45,7 +46,7 @@ fn look(shared: &Shared, key: Key, record: Record) -> Option<Left> {
         }
         Phase::Delivered { outcome, .. } => LeftHow::Delivered(outcome.verdict()),
     };
-    Some(Left { key, attempt, how })
+    Ok(Left { key, attempt, how })
 }
 
 fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
@@ -54,17 +55,16 @@ fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
     offer.job.is_ok().then_some(offer)
 }
 
-fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Option<LeftHow> {
+/// Without its record the job would be run again, so a disk that does not take it ends the start.
+fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Result<LeftHow, Error> {
     let failure = Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {why}"));
     let outcome = Outcome::without_run(Ending::Failed(failure), clock::wall());
     let verdict = outcome.verdict();
     log::warn!("job lost job={}: {why}", record.attempt.id);
     let phase = Phase::Finished { outcome, waited: Duration::ZERO };
     let record = Record { offer: None, phase, ..record };
-    if let Err(error) = shared.store.write(key, &record) {
-        // It stays as it was, for the next start to find.
-        log::error!("{error}");
-        return None;
-    }
-    Some(LeftHow::Finished { verdict, waited: Duration::ZERO })
+    let dir = shared.config.identity.state_dir.clone();
+    let failed = |source| store::Error::File { dir, source };
+    shared.store.write(key, &record).map_err(failed)?;
+    Ok(LeftHow::Finished { verdict, waited: Duration::ZERO })
 }

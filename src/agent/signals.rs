@@ -10,6 +10,8 @@ use super::event::{Event, StopRequest};
 
 pub(super) struct Watch {
     signals: Signals,
+    /// Looked at beforehand: a terminal that has hung up is none any more.
+    on_terminal: bool,
 }
 
 /// Ends the watching thread when dropped; it would otherwise wait for one more signal.
@@ -22,7 +24,8 @@ impl Drop for Closer {
 }
 
 pub(super) fn watch() -> io::Result<Watch> {
-    Ok(Watch { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])? })
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
+    Ok(Watch { signals, on_terminal: io::stdin().is_terminal() })
 }
 
 impl Watch {
@@ -35,7 +38,7 @@ impl Watch {
             let request = match signal {
                 SIGQUIT => StopRequest::Cancel,
                 // The terminal is going away. A service has none, and keeps HUP for a reload.
-                SIGHUP if !io::stdin().is_terminal() => continue,
+                SIGHUP if !self.on_terminal => continue,
                 _ => StopRequest::Drain,
             };
             if events.send(Event::Stop(request)).is_err() {

@@ -25,7 +25,7 @@ pub(crate) enum Error {
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Advice {
     /// It may pass: try again.
     Retry,
     /// The backend does not know what we speak of.
@@ -37,16 +37,16 @@ pub(crate) enum Verdict {
 }
 
 impl Error {
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub(crate) fn advice(&self) -> Advice {
         match self {
-            Self::Unreachable { .. } | Self::Undecodable { .. } => Verdict::Retry,
+            Self::Unreachable { .. } | Self::Undecodable { .. } => Advice::Retry,
             Self::Status { status, json, .. } => match (status, json) {
-                (401 | 403, _) => Verdict::Unauthorised,
-                (408 | 429 | 500.., _) => Verdict::Retry,
+                (401 | 403, _) => Advice::Unauthorised,
+                (408 | 429 | 500.., _) => Advice::Retry,
                 // A page instead of JSON comes from something that stands before the backend.
-                (400..500, false) => Verdict::Retry,
-                (404, true) => Verdict::NotFound,
-                _ => Verdict::Final,
+                (400..500, false) => Advice::Retry,
+                (404, true) => Advice::NotFound,
+                _ => Advice::Final,
             },
         }
     }
@@ -70,26 +70,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_answer_has_its_verdict() {
-        let verdict = |status, json| {
+    fn each_answer_has_its_advice() {
+        let advice = |status, json| {
             let (call, message) = (String::new(), String::new());
-            Error::Status { call, status, json, message, retry_after: None }.verdict()
+            Error::Status { call, status, json, message, retry_after: None }.advice()
         };
         for (status, json, expected) in [
-            (301, true, Verdict::Final),
-            (400, true, Verdict::Final),
-            (400, false, Verdict::Retry),
-            (401, true, Verdict::Unauthorised),
-            (403, false, Verdict::Unauthorised),
-            (404, true, Verdict::NotFound),
-            (404, false, Verdict::Retry),
-            (408, true, Verdict::Retry),
-            (413, true, Verdict::Final),
-            (429, true, Verdict::Retry),
-            (500, true, Verdict::Retry),
-            (503, false, Verdict::Retry),
+            (301, true, Advice::Final),
+            (400, true, Advice::Final),
+            (400, false, Advice::Retry),
+            (401, true, Advice::Unauthorised),
+            (403, false, Advice::Unauthorised),
+            (404, true, Advice::NotFound),
+            (404, false, Advice::Retry),
+            (408, true, Advice::Retry),
+            (413, true, Advice::Final),
+            (429, true, Advice::Retry),
+            (500, true, Advice::Retry),
+            (503, false, Advice::Retry),
         ] {
-            assert_eq!(verdict(status, json), expected, "{status} json={json}");
+            assert_eq!(advice(status, json), expected, "{status} json={json}");
         }
     }
 }

@@ -6,8 +6,7 @@
 mod error;
 pub(crate) mod wire;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -17,7 +16,7 @@ use ureq::http::{Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-pub(crate) use error::{Error, Verdict};
+pub(crate) use error::{Advice, Error};
 
 use crate::config::{Connection, Problems, read_token};
 use crate::reading::{Reading, Specs};
@@ -115,8 +114,9 @@ pub(crate) struct Backend {
     worker_id: String,
     token: RwLock<Option<Secret>>,
     provider_id: RwLock<Option<String>>,
-    /// Whether the last heartbeat came back without `pendingJobs`.
-    legacy: AtomicBool,
+    /// Whether the last heartbeat came back without `pendingJobs`; unknown before the first.
+    legacy: RwLock<Option<bool>>,
+    said_quick: Once,
 }
 
 struct Reply {
@@ -154,7 +154,8 @@ impl Backend {
             worker_id,
             token: RwLock::new(token),
             provider_id: RwLock::new(None),
-            legacy: AtomicBool::new(false),
+            legacy: RwLock::new(None),
+            said_quick: Once::new(),
         })
     }
 
@@ -174,15 +175,16 @@ impl Backend {
         let provider: Option<Object> = wire::field(&fields, "provider").unwrap_or_default();
         let id = provider.as_ref().and_then(|provider| provider.get("id")).and_then(Value::as_str);
         *self.provider_id.write().unwrap_or_else(PoisonError::into_inner) = id.map(str::to_owned);
-        log::debug!("registered by {}", if quick { "quick-register" } else { "register" });
+        if quick {
+            self.said_quick.call_once(|| log::info!("this backend registers by quick-register"));
+        }
         Ok(())
     }
 
     /// `POST /api/providers/:workerId/heartbeat`, followed by a poll for jobs where they don't come
     /// with its reply.
     pub(crate) fn heartbeat(&self, beat: &Beat) -> Result<BeatReply, Error> {
-        let legacy = self.legacy.load(Ordering::Relaxed);
-        let body = wire::heartbeat(&self.worker_id, beat, legacy);
+        let body = wire::heartbeat(&self.worker_id, beat, self.is_legacy());
         let path = format!("/api/providers/{}/heartbeat", self.worker_id);
         let fields = self.post(&path, &body, None)?.good()?;
         let mut reply = BeatReply::default();
@@ -205,7 +207,13 @@ impl Backend {
             .iter()
             .filter_map(|id| id.as_str().map(str::to_owned))
             .collect();
-        self.learn_dialect(!fields.contains_key("pendingJobs"));
+        let (lists, says_yes) =
+            (fields.contains_key("pendingJobs"), wire::field(&fields, "success") == Ok(Some(true)));
+        if !lists && !says_yes {
+            let cause = "neither success: true nor pendingJobs: is this the backend?".into();
+            return Err(Error::Undecodable { call: format!("POST {path}"), cause });
+        }
+        self.learn_dialect(!lists);
         reply.jobs = jobs.unwrap_or_default();
         if self.is_legacy() && beat.status == Status::Online {
             reply.polled = true;
@@ -266,7 +274,8 @@ impl Backend {
 
     fn state(&self, view: &wire::JobView) -> JobState {
         let other_worker = view.provider_worker_id.as_ref().is_some_and(|id| *id != self.worker_id);
-        let other_provider = view.provider_id.as_ref().is_some_and(|id| !self.is_our_provider(id));
+        let other_provider =
+            view.provider_id.as_ref().is_some_and(|id| !self.may_be_our_provider(id));
         // Of the two names the worker's is the surer one: a provider's id is only as good as the
         // registration's reply.
         let elsewhere = match view.provider_worker_id {
@@ -284,18 +293,25 @@ impl Backend {
         }
     }
 
-    /// Whether a job given to this provider id is ours, as far as we can tell.
-    pub(crate) fn is_our_provider(&self, id: &str) -> bool {
+    /// Whether a job given to this provider id is known to be ours.
+    pub(crate) fn is_surely_our_provider(&self, id: &str) -> bool {
         let ours = self.provider_id.read().unwrap_or_else(PoisonError::into_inner);
-        ours.as_ref().is_none_or(|ours| ours == id) || id == self.worker_id
+        ours.as_deref() == Some(id) || id == self.worker_id
+    }
+
+    /// Whether it may be: not every backend tells us our id.
+    fn may_be_our_provider(&self, id: &str) -> bool {
+        let known = self.provider_id.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        !known || self.is_surely_our_provider(id)
     }
 
     fn is_legacy(&self) -> bool {
-        self.legacy.load(Ordering::Relaxed)
+        self.legacy.read().unwrap_or_else(PoisonError::into_inner).unwrap_or(false)
     }
 
     fn learn_dialect(&self, legacy: bool) {
-        if self.legacy.swap(legacy, Ordering::Relaxed) != legacy {
+        let mut known = self.legacy.write().unwrap_or_else(PoisonError::into_inner);
+        if known.replace(legacy) != Some(legacy) {
             let how =
                 if legacy { "by polling, and reads snake_case" } else { "with its heartbeat" };
             log::info!("this backend gives jobs {how}");

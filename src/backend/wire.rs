@@ -239,6 +239,13 @@ pub(crate) fn progress(worker_id: &str, report: &Report, legacy: bool) -> Value 
     body
 }
 
+/// The GPUs at a job's end, as a completion tells of them.
+pub(crate) fn final_metrics(reading: &Reading) -> Object {
+    let mut metrics = json!({});
+    insert_long_gpu(&mut metrics, &flatten(&reading.gpus));
+    metrics.as_object().cloned().unwrap_or_default()
+}
+
 /// The five keys that progress and completion spell in their own way.
 fn insert_long_gpu(metrics: &mut Value, gpu: &FlatGpu) {
     let number = |value: Option<f64>| value.map(|value| json!(tenths(value)));
@@ -257,6 +264,9 @@ pub(crate) fn complete(worker_id: &str, kind: &str, outcome: &Outcome) -> Value 
         "timestamp": timestamp,
         "metrics": outcome.metrics,
     });
+    if !outcome.final_metrics.is_empty() {
+        body["finalMetrics"] = json!(outcome.final_metrics);
+    }
     match &outcome.ending {
         Ending::Completed(own) => {
             let mut result = own.clone();

@@ -70,11 +70,6 @@ impl Layers {
         }
     }
 
-    /// Whether the setting was given at all, well or badly.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.given.contains_key(key)
-    }
-
     /// The setting's value, if it was given; a text that does not parse becomes a problem.
     pub(super) fn parse<T>(
         &mut self,
@@ -105,9 +100,10 @@ impl Layers {
 
 /// An URL's user and password are no business of the terminal's or the journal's.
 fn without_credentials(text: &str) -> String {
-    match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        _ => text.to_owned(),
+    let Some((_, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    match text.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://…@{host}"),
+        None => format!("…@{host}"),
     }
 }
 

@@ -166,21 +166,12 @@ fn state_dir(layers: &mut Layers) -> PathBuf {
 }
 
 fn connection(layers: &mut Layers) -> Connection {
-    let backend = layers.parse("backend", value::backend_url);
-    if backend.is_none() && !layers.has("backend") {
-        layers.problem(
-            "--backend is missing: give the URL of the marketplace, such as --backend https://market.example \
-             (to only look around: worker demo)"
-                .into(),
-        );
-    }
     let by_systemd = || {
         let file = PathBuf::from(layers::env("CREDENTIALS_DIRECTORY")?).join("token");
         file.exists().then_some(file)
     };
     Connection {
-        // A stand-in that is never used: without an URL there is a problem, so no configuration.
-        backend: backend.unwrap_or_default(),
+        backend: layers.parse("backend", value::backend_url).unwrap_or_else(BackendUrl::local),
         token_file: layers.parse("token-file", value::path).or_else(by_systemd),
         ca_cert: layers.parse("ca-cert", value::path),
         request_timeout: layers

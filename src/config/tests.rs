@@ -23,7 +23,8 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 
 #[test]
 fn without_settings_the_documented_defaults_hold() {
-    let config = settle(&["--backend", "http://127.0.0.1:3001"]).unwrap();
+    let config = settle(&[]).unwrap();
+    assert_eq!(config.connection.backend, value::backend_url("http://127.0.0.1:3001").unwrap());
     assert_eq!(config.identity.price, 5.0);
     assert_eq!(config.identity.location, "Local Network");
     assert_eq!(config.rules.heartbeat_interval, Duration::from_secs(30));
@@ -68,8 +69,6 @@ fn every_problem_is_reported_at_once() {
         problem.lines().collect::<Vec<_>>(),
         [
             "--price: \"-1\" is no price: write a number above 0, such as 2.5",
-            "--backend is missing: give the URL of the marketplace, such as --backend \
-             https://market.example (to only look around: worker demo)",
             "--heartbeat-interval: \"1h\" is not between 1s and 10m; the nearest is 10m",
             "--slots: \"x\" is no whole number (invalid digit found in string)",
         ]
@@ -84,6 +83,9 @@ fn a_backend_that_cannot_be_one_is_refused_with_the_fix() {
         ("ftp://a", "is not an http(s) URL"),
         ("http://", "is no URL"),
         ("http://a?x=1", "leave out everything from ? or # on"),
+        ("me:secret@a", "did you mean http://a?"),
+        ("http://a:99999", "names no port: it is a number from 1 to 65535"),
+        ("http://a:0", "names no port"),
     ] {
         let problem = problem(&["--backend", typed]);
         assert!(problem.contains(fix), "{typed}: {problem}");

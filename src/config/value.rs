@@ -11,7 +11,7 @@ use crate::text;
 use crate::work::JobId;
 
 /// Where the backend is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BackendUrl {
     /// What the paths of the endpoints are put behind; no slash at its end.
     pub(crate) base: String,
@@ -21,10 +21,19 @@ pub(crate) struct BackendUrl {
     pub(crate) is_loopback: bool,
 }
 
+impl BackendUrl {
+    /// Where `worker mock-backend` listens.
+    pub(super) fn local() -> Self {
+        let url = "http://127.0.0.1:3001";
+        Self { base: url.into(), origin: url.into(), is_loopback: true }
+    }
+}
+
 pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
     let wanted = "write http:// or https://, the host and, if need be, :port";
     if !typed.contains("://") {
-        return Err(format!("has no scheme: did you mean http://{typed}?"));
+        let host = typed.rsplit('@').next().unwrap_or(typed);
+        return Err(format!("has no scheme: did you mean http://{host}?"));
     }
     let uri: Uri = typed.parse().map_err(|error| format!("is no URL ({error}): {wanted}"))?;
     let scheme = uri.scheme_str().unwrap_or_default().to_lowercase();
@@ -46,8 +55,14 @@ pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
         return Err("has a query or a fragment: leave out everything from ? or # on".into());
     }
     let path = uri.path().trim_end_matches('/');
-    let (host, port) =
-        (authority.host().to_lowercase(), authority.port_u16().unwrap_or(default_port));
+    let host = authority.host().to_lowercase();
+    let port = match authority.as_str().get(authority.host().len()..) {
+        None | Some("" | ":") => default_port,
+        Some(port) => match port.trim_start_matches(':').parse::<u16>() {
+            Ok(port @ 1..) => port,
+            _ => return Err("names no port: it is a number from 1 to 65535".into()),
+        },
+    };
     Ok(BackendUrl {
         base: format!("{scheme}://{authority}{path}"),
         origin: format!("{scheme}://{host}:{port}{path}"),

@@ -4,10 +4,16 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+use serde_json::Value;
+
 use crate::work::Object;
 
 /// The largest result that is taken.
 const RESULT_MAX: u64 = 8 << 20;
+
+/// How deep it may be nested; a record puts it some levels deeper, and all readers have their limit.
+const DEPTH_MAX: usize = 64;
 
 /// The name of the file that a program renames its result to.
 pub(crate) const RESULT: &str = "result.json";
@@ -16,19 +22,50 @@ pub(crate) const RESULT: &str = "result.json";
 pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, String> {
     let path = out.join(RESULT);
     let told = |what: String| format!("the program's {RESULT} cannot be taken: {what}");
-    let mut text = vec![];
-    match File::open(&path) {
-        Ok(file) => file.take(RESULT_MAX + 1).read_to_end(&mut text),
+    let result = match read(&path) {
+        Ok(text) if text.len() as u64 > RESULT_MAX => return Err(told("it is over 8 MiB".into())),
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|error| told(format!("it is no JSON object ({error})")))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return printed.ok_or_else(|| "the program ended without a result".to_owned());
+            printed.ok_or_else(|| "the program ended without a result".to_owned())?
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(told(error.to_string())),
+    };
+    match clean(Value::Object(result), DEPTH_MAX) {
+        Some(Value::Object(result)) => Ok(result),
+        _ => Err(told(format!("it is nested more than {DEPTH_MAX} deep"))),
     }
-    .map_err(|error| told(error.to_string()))?;
-    if text.len() as u64 > RESULT_MAX {
-        return Err(told("it is over 8 MiB".into()));
+}
+
+/// The program may have left anything under that name: a link to somebody else's file, a pipe.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
     }
-    serde_json::from_slice(&text).map_err(|error| told(format!("it is no JSON object ({error})")))
+    let mut text = vec![];
+    file.take(RESULT_MAX + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The value without the NULs that a backend's database refuses, if it is not nested too deep.
+fn clean(value: Value, depth: usize) -> Option<Value> {
+    let without_nul =
+        |text: String| if text.contains('\0') { text.replace('\0', "") } else { text };
+    let depth = depth.checked_sub(1)?;
+    Some(match value {
+        Value::String(text) => Value::String(without_nul(text)),
+        Value::Array(values) => {
+            values.into_iter().map(|value| clean(value, depth)).collect::<Option<Vec<_>>>()?.into()
+        }
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            let fields = fields.map(|(key, value)| Some((without_nul(key), clean(value, depth)?)));
+            fields.collect::<Option<Object>>()?.into()
+        }
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
+    })
 }
 
 #[cfg(test)]
@@ -50,8 +87,31 @@ mod tests {
         let problem = |text: &[u8]| taken(text).unwrap_err();
         assert!(problem(b"[]").contains("it is no JSON object"));
         assert!(problem(&vec![b' '; 9 << 20]).contains("it is over 8 MiB"));
-        let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
-        assert!(problem(&deep).contains("it is no JSON object"));
+        let deep = |n| [b"{\"a\":".as_slice(), &vec![b'['; n], &vec![b']'; n], b"}"].concat();
+        assert!(problem(&deep(10_000)).contains("it is no JSON object"));
+        assert!(problem(&deep(100)).contains("it is nested more than 64 deep"));
+        assert_eq!(taken(&deep(60)), Ok(1));
+    }
+
+    #[test]
+    fn nul_is_taken_out_of_every_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = br#"{"a":["b\u0000c",{"d\u0000":1}]}"#;
+        std::fs::write(dir.path().join(RESULT), text).unwrap();
+        let clean = serde_json::json!({"a": ["bc", {"d": 1}]});
+        assert_eq!(collect(dir.path(), None).map(Value::Object), Ok(clean));
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_results_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RESULT);
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(collect(dir.path(), None).unwrap_err().contains("cannot be taken"));
+        std::fs::remove_file(&path).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(collect(dir.path(), None).unwrap_err().contains("it is no file"));
     }
 
     #[test]

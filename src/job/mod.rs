@@ -11,5 +11,5 @@ mod stage;
 
 pub(crate) use collect::{RESULT, collect};
 pub(crate) use parse::{Offer, parse};
-pub(crate) use run::{Limits, Run, Watch, metrics, watch};
+pub(crate) use run::{Limits, Run, Watch, final_metrics, metrics, watch};
 pub(crate) use stage::{read_task, stage};

@@ -1,6 +1,7 @@
 //! What a running program prints: progress, a small result, and log lines, all bounded.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -9,11 +10,10 @@ use crate::process::Stream;
 use crate::text;
 use crate::work::{LogLine, Object};
 
-/// How many lines are kept for a failure, and go with a report at most.
-const LINES: usize = 100;
-
-/// How many bytes of lines go with a report at most.
-const REPORT_BYTES: usize = 16 << 10;
+/// How many lines are kept for a failure, and how many bytes of them: some backends take no body
+/// of more than 100 kB.
+const LAST_LINES: usize = 100;
+const LAST_BYTES: usize = 48 << 10;
 
 /// What a program has said so far.
 #[derive(Debug, Default)]
@@ -24,8 +24,8 @@ pub(super) struct Output {
     /// A small result, given as a line.
     pub(super) result: Option<Object>,
     last: VecDeque<String>,
-    unreported: VecDeque<LogLine>,
-    unreported_bytes: usize,
+    last_bytes: usize,
+    unreported: Vec<LogLine>,
 }
 
 impl Output {
@@ -34,15 +34,16 @@ impl Output {
             return;
         }
         let text = text::clean(line);
-        if self.last.len() == LINES {
-            self.last.pop_front();
-        }
+        self.last_bytes += text.len();
         self.last.push_back(text.clone());
-        self.unreported_bytes += text.len();
-        self.unreported.push_back(LogLine { from_stderr: stream == Stream::Stderr, text, at });
-        while self.unreported.len() > LINES || self.unreported_bytes > REPORT_BYTES {
-            let Some(oldest) = self.unreported.pop_front() else { break };
-            self.unreported_bytes -= oldest.text.len();
+        while self.last.len() > LAST_LINES || self.last_bytes > LAST_BYTES {
+            let Some(oldest) = self.last.pop_front() else { break };
+            self.last_bytes -= oldest.len();
+        }
+        self.unreported.push(LogLine { from_stderr: stream == Stream::Stderr, text, at });
+        // Now and then, so that a flood costs no more than the lines themselves.
+        if self.unreported.len() > 2 * LogLine::LINES_MAX {
+            LogLine::keep_newest(&mut self.unreported);
         }
     }
 
@@ -69,8 +70,8 @@ impl Output {
 
     /// Lines since the last report.
     pub(super) fn report_lines(&mut self) -> Vec<LogLine> {
-        self.unreported_bytes = 0;
-        self.unreported.drain(..).collect()
+        LogLine::keep_newest(&mut self.unreported);
+        mem::take(&mut self.unreported)
     }
 
     /// The last lines, for a failure.
@@ -115,7 +116,7 @@ mod tests {
     fn a_job_that_prints_without_end_takes_a_bounded_share() {
         let line = "x".repeat(1000);
         let mut output = said(&vec![line.as_str(); 10_000]);
-        assert_eq!(output.last_lines().len(), LINES);
+        assert_eq!(output.last_lines().len(), LAST_BYTES / 1000);
         let reported: usize = output.report_lines().iter().map(|line| line.text.len()).sum();
         assert_eq!(reported, 16_000);
         assert_eq!(output.report_lines(), []);

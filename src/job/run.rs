@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::output::Output;
+use crate::backend::wire;
 use crate::clock;
 use crate::process::{Child, Usage, Woken};
 use crate::reading::{Reading, flatten};
@@ -64,6 +65,7 @@ pub(crate) struct Costs {
     cpu: Mean,
     ram: Mean,
     gpu: Mean,
+    last: Option<Reading>,
     usage: Usage,
 }
 
@@ -137,9 +139,10 @@ impl Watch<'_> {
             operation: output.operation.clone().unwrap_or_else(|| "starting".into()),
             lines: output.report_lines(),
             worked: now.saturating_sub(costs.started),
-            reading: Some(reading),
+            reading: Some(reading.clone()),
             at: clock::wall(),
         });
+        costs.last = Some(reading);
     }
 }
 
@@ -204,6 +207,9 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
         // The first reason stands, unless the agent itself goes away.
         (Ladder::Termed { .. }, Why::AgentGone) => {
             *ladder = Ladder::Termed { why, kill_at: now };
+        }
+        (Ladder::Killed { give_up_at, .. }, Why::AgentGone) => {
+            *ladder = Ladder::Killed { why, give_up_at };
         }
         (Ladder::Termed { .. } | Ladder::Killed { .. }, _) => {}
     }
@@ -275,6 +281,11 @@ pub(crate) fn metrics(costs: &Costs, now: Duration) -> Object {
     put("cpuSeconds", costs.usage.cpu.map(|cpu| cpu.as_secs_f64()));
     put("peakMemoryMb", costs.usage.peak_memory_mb);
     metrics
+}
+
+/// The GPUs as they were last seen.
+pub(crate) fn final_metrics(costs: &Costs) -> Object {
+    costs.last.as_ref().map(wire::final_metrics).unwrap_or_default()
 }
 
 impl Mean {

@@ -101,13 +101,18 @@ fn an_order_wakes_the_wait_at_once_and_so_does_its_givers_end() {
 }
 
 #[test]
-fn what_a_program_used_is_known_after_its_end() {
-    let mut child = shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+fn what_a_program_uses_is_known_while_it_runs_and_its_time_after_its_end() {
+    let mut child =
+        shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo tired; read end");
     child.release().unwrap();
-    let mut peak = None;
-    while child.wait(BOUND, None, &mut |_, _| {}).unwrap() != Woken::Exited {
-        peak = child.usage().peak_memory_mb.or(peak);
+    let mut seen = false;
+    while !seen {
+        child.wait(BOUND, None, &mut |_, line| seen = line == "tired").unwrap();
     }
+    let running = child.usage();
+    assert!(running.peak_memory_mb.is_some_and(|mib| mib > 0.1), "{running:?}");
+    child.release().unwrap();
+    while child.wait(BOUND, None, &mut |_, _| {}).unwrap() != Woken::Exited {}
     assert!(child.usage().cpu.unwrap() > Duration::ZERO);
     child.finish(&mut |_, _| {}).unwrap();
 }

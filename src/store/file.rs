@@ -19,7 +19,8 @@ impl FileError {
     }
 }
 
-/// Replaces `path` by `content`. After an error the old file stands, untouched.
+/// Replaces `path` by `content`. After an error the old file stands, or the new one, but
+/// never a part of either.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let write = || -> io::Result<()> {

@@ -17,10 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use file::{FileError, replace};
-pub(crate) use record::{Phase, Record};
+pub(crate) use record::{Phase, ReadError, Record};
 
 use crate::work::{Booking, JobId, Key, Outcome};
-use record::ReadError;
 
 /// How long a delivered record is kept, in case its job is offered again.
 const KEEP_DELIVERED: Duration = Duration::from_secs(30 * 86_400);
@@ -107,6 +106,9 @@ impl Store {
                 Err(ReadError::Newer { format }) => {
                     return Err(Error::Newer { path: self.record_path(&key), format });
                 }
+                Err(ReadError::Io(error)) => {
+                    return Err(failed(FileError::new("read", &self.record_path(&key), error)));
+                }
                 Err(ReadError::Damaged(why)) => found.quarantined.push(self.quarantine(&key, &why)),
             }
         }
@@ -129,13 +131,12 @@ impl Store {
         record::write(&self.record_path(key), record)
     }
 
-    pub(crate) fn read(&self, key: &Key) -> Result<Record, String> {
-        let path = self.record_path(key);
-        record::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    pub(crate) fn read(&self, key: &Key) -> Result<Record, ReadError> {
+        record::read(&self.record_path(key))
     }
 
     /// The outcome that waits for delivery, or was delivered.
-    pub(crate) fn outcome(&self, key: &Key) -> Result<(Record, Outcome), String> {
+    pub(crate) fn outcome(&self, key: &Key) -> Result<(Record, Outcome), ReadError> {
         let record = self.read(key)?;
         match &record.phase {
             Phase::Finished { outcome, .. } | Phase::Delivered { outcome, .. } => {
@@ -143,21 +144,28 @@ impl Store {
                 Ok((record, outcome))
             }
             Phase::Taken | Phase::Running(_) => {
-                Err(format!("{}: the job has no outcome yet", self.record_path(key).display()))
+                Err(ReadError::Damaged("the job has no outcome yet".into()))
             }
         }
     }
 
+    /// Says which file could not be read.
+    pub(crate) fn unreadable(&self, key: &Key, error: &ReadError) -> String {
+        format!("cannot read {}: {error}", self.record_path(key).display())
+    }
+
     /// Keeps count of how long an outcome has been waiting, across restarts.
     pub(crate) fn note_wait(&self, key: &Key, waited: Duration) -> Result<(), String> {
-        let (mut record, outcome) = self.outcome(key)?;
+        let (mut record, outcome) =
+            self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
         record.phase = Phase::Finished { outcome, waited };
         self.write(key, &record).map_err(|error| error.to_string())
     }
 
     /// Books how a delivery ended: the ledger line, then the record, then the work folder goes.
     pub(crate) fn book(&self, key: &Key, booking: &Booking, now: SystemTime) -> Result<(), String> {
-        let (mut record, outcome) = self.outcome(key)?;
+        let (mut record, outcome) =
+            self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
         let resent = matches!(record.phase, Phase::Delivered { .. });
         if !resent {
             ledger::append(&self.dir.join("ledger.jsonl"), &record, &outcome, booking, now)

@@ -66,10 +66,14 @@ impl Record {
     }
 }
 
+/// Why a record could not be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     #[error("there is no record")]
     Absent,
+    /// The disk's trouble and not the record's: it may be there again later.
+    #[error("{0}")]
+    Io(io::Error),
     #[error("written by a newer version (format {format})")]
     Newer { format: u64 },
     #[error("damaged: {0}")]
@@ -87,7 +91,10 @@ pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Absent),
-        Err(error) => return Err(ReadError::Damaged(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(ReadError::Damaged("it is no text".into()));
+        }
+        Err(error) => return Err(ReadError::Io(error)),
     };
     let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
     let head: Head = serde_json::from_str(&text).map_err(damaged)?;
@@ -148,6 +155,8 @@ enum PhaseFile {
 struct OutcomeFile {
     at: String,
     metrics: Object,
+    #[serde(default, skip_serializing_if = "Object::is_empty")]
+    final_metrics: Object,
     ending: EndingFile,
 }
 
@@ -254,7 +263,12 @@ impl From<&Outcome> for OutcomeFile {
             }
             Ending::Cancelled => EndingFile::Cancelled,
         };
-        Self { at: clock::rfc3339(outcome.at), metrics: outcome.metrics.clone(), ending }
+        Self {
+            at: clock::rfc3339(outcome.at),
+            metrics: outcome.metrics.clone(),
+            final_metrics: outcome.final_metrics.clone(),
+            ending,
+        }
     }
 }
 
@@ -281,7 +295,8 @@ impl TryFrom<OutcomeFile> for Outcome {
             }),
             EndingFile::Cancelled => Ending::Cancelled,
         };
-        Ok(Self { ending, metrics: file.metrics, at: time(&file.at)? })
+        let at = time(&file.at)?;
+        Ok(Self { ending, metrics: file.metrics, final_metrics: file.final_metrics, at })
     }
 }
 

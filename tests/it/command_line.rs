@@ -5,13 +5,6 @@ use serde_json::Value;
 use crate::support::{Backend, Home, Program, Stream, has_null, run};
 
 #[test]
-fn without_a_backend_there_is_nothing_to_do() {
-    let (code, _, log) = run(&[]);
-    assert_eq!(code, 2);
-    assert!(log.contains("--backend is missing: give the URL"), "{log}");
-}
-
-#[test]
 fn a_url_that_cannot_be_used_is_refused_with_the_fix() {
     for (url, fix) in [
         ("127.0.0.1:3001", "has no scheme: did you mean http://127.0.0.1:3001?"),

@@ -177,3 +177,13 @@ fn a_backend_that_is_not_up_yet_is_waited_for_and_this_is_said_once() {
     assert_eq!(worker.count(", 3 attempts"), 1, "{}", worker.log());
     worker.stop();
 }
+
+#[test]
+fn a_proxy_of_the_environment_does_not_come_between_us_and_the_loopback() {
+    let (home, backend) = (Home::new(), Backend::start());
+    let args = ["--backend", &backend.url(), "--state-dir", &home.path("state")];
+    // Nobody listens there.
+    let nobody = Reserved::new();
+    let _worker = Program::start_with(&args, &[("HTTPS_PROXY", &nobody.url())]);
+    backend.wait_for("POST /api/providers/register", 1);
+}

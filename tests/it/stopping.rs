@@ -139,3 +139,14 @@ fn a_worker_that_never_found_its_backend_can_be_stopped() {
     worker.wait_log("backend unreachable");
     worker.stop();
 }
+
+#[test]
+fn a_backend_that_never_answers_holds_nobody_up() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.always(BEAT, Reply::Held);
+    let mut worker = home.worker(&backend.url(), &["--request-timeout", "5m"]);
+    backend.wait_for(BEAT, 1);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait(), 0);
+    assert!(worker.log().contains("with a request still unanswered"), "{}", worker.log());
+}

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use log::Level;
 
+use super::link::REFUSED_WAIT;
 use super::{Action, Core, Job, State, Time};
-use crate::backend::{Error, JobState, Receipt, Verdict as ErrorVerdict};
+use crate::backend::{Advice, Error, JobState, Receipt};
 use crate::retry;
 use crate::work::{Booking, Key, Verdict};
 
@@ -23,7 +24,7 @@ pub(super) struct Delivery {
     ask_first: bool,
     /// It was delivered before, and its job was offered again all the same.
     resend: bool,
-    phase: Phase,
+    step: Step,
     tries: u32,
     since: Time,
     /// How long earlier runs of the agent waited.
@@ -32,7 +33,7 @@ pub(super) struct Delivery {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
+enum Step {
     Due(Time),
     Asking,
     Sending,
@@ -44,7 +45,7 @@ impl Delivery {
             verdict,
             ask_first: false,
             resend: false,
-            phase: Phase::Due(now),
+            step: Step::Due(now),
             tries: 0,
             since: now,
             waited: Duration::ZERO,
@@ -84,7 +85,7 @@ impl Core {
             return None;
         }
         let due = |job: &Job| match &job.state {
-            State::Undelivered(Delivery { phase: Phase::Due(at), .. }) => Some(*at),
+            State::Undelivered(Delivery { step: Step::Due(at), .. }) => Some(*at),
             State::Undelivered(_)
             | State::Recovered { .. }
             | State::Recording
@@ -96,9 +97,9 @@ impl Core {
     /// Whether any delivery is under way or falls due before `until`.
     pub(super) fn delivers_before(&self, until: Time) -> bool {
         self.jobs.values().any(|job| match &job.state {
-            State::Undelivered(delivery) => match delivery.phase {
-                Phase::Due(at) => at < until,
-                Phase::Asking | Phase::Sending => true,
+            State::Undelivered(delivery) => match delivery.step {
+                Step::Due(at) => at < until,
+                Step::Asking | Step::Sending => true,
             },
             State::Recording => true,
             State::Recovered { .. } | State::Running { .. } => false,
@@ -112,7 +113,7 @@ impl Core {
         let mut due: Vec<(u64, Key)> = vec![];
         for (key, job) in &self.jobs {
             if let State::Undelivered(delivery) = &job.state
-                && matches!(delivery.phase, Phase::Due(at) if now >= at)
+                && matches!(delivery.step, Step::Due(at) if now >= at)
             {
                 due.push((job.seq, key.clone()));
             }
@@ -128,21 +129,22 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         let State::Undelivered(delivery) = &mut job.state else { return };
         if delivery.ask_first {
-            delivery.phase = Phase::Asking;
+            delivery.step = Step::Asking;
             let id = job.attempt.id.clone();
             self.out.push(Action::Ask { key, id });
         } else {
-            self.send(key);
+            self.send(key, true);
         }
     }
 
-    fn send(&mut self, key: Key) {
+    /// Sends an outcome. If the backend's clock may not run yet, some progress goes before it.
+    fn send(&mut self, key: Key, may_not_run: bool) {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         let State::Undelivered(delivery) = &mut job.state else { return };
-        delivery.phase = Phase::Sending;
+        delivery.step = Step::Sending;
         // From now on a second send is a repetition, whatever becomes of this one.
         delivery.ask_first = true;
-        let first = job.first_report.take();
+        let first = job.unacknowledged.clone().filter(|_| may_not_run);
         self.out.push(Action::Send { key, first });
     }
 
@@ -154,8 +156,8 @@ impl Core {
     ) {
         let Some(job) = self.jobs.get(&key) else { return };
         let State::Undelivered(delivery) = &job.state else { return };
-        if delivery.phase != Phase::Asking {
-            // The answer to a question about the job while it still ran.
+        if delivery.step != Step::Asking {
+            // It was asked while the job still ran.
             return;
         }
         let completed = delivery.verdict == Verdict::Completed;
@@ -164,8 +166,10 @@ impl Core {
             Err(error) => return self.try_later(now, &key, &error),
         };
         let booking = match state {
-            JobState::Unknown | JobState::Running => return self.send(key),
-            JobState::Waiting if completed || !job.progress_acknowledged => return self.send(key),
+            JobState::Unknown | JobState::Running => return self.send(key, false),
+            JobState::Waiting if completed || !job.progress_acknowledged => {
+                return self.send(key, true);
+            }
             // Our failure has put it back into the queue.
             JobState::Waiting => Booking::Delivered,
             JobState::Completed if completed => Booking::Delivered,
@@ -216,16 +220,20 @@ impl Core {
         }
         let id = job.attempt.id.clone();
         let delay = retry::delay(delivery.tries, &mut self.rng).max(interval);
-        delivery.phase = Phase::Due(now + retry::at_least(delay, error.retry_after()));
+        let delay = match error.advice() {
+            Advice::Unauthorised => delay.max(REFUSED_WAIT),
+            Advice::Retry | Advice::NotFound | Advice::Final => delay,
+        };
+        delivery.step = Step::Due(now + retry::at_least(delay, error.retry_after()));
         delivery.tries += 1;
         let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));
         let note = waited >= delivery.noted + NOTE_EVERY;
         if note {
             delivery.noted = waited;
         }
-        let level = match error.verdict() {
-            ErrorVerdict::Unauthorised => Level::Error,
-            ErrorVerdict::Retry | ErrorVerdict::NotFound | ErrorVerdict::Final => Level::Warn,
+        let level = match error.advice() {
+            Advice::Unauthorised => Level::Error,
+            Advice::Retry | Advice::NotFound | Advice::Final => Level::Warn,
         };
         if first {
             self.log(level, format!("result not delivered yet, trying on job={id}: {error}"));
@@ -246,7 +254,7 @@ impl Core {
         let interval = self.link.interval();
         for job in self.jobs.values_mut() {
             if let State::Undelivered(delivery) = &mut job.state
-                && let Phase::Due(at) = &mut delivery.phase
+                && let Step::Due(at) = &mut delivery.step
             {
                 *at = (*at).min(now + interval);
             }

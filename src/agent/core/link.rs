@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Action, Ask, Core, State, Time};
 use crate::agent::event::Heard;
-use crate::backend::{Error, RegisterError, Status, Verdict};
+use crate::backend::{Advice, Error, RegisterError, Status};
 use crate::exit::Exit;
 use crate::retry;
 
 /// How long refused credentials are left alone.
-const REFUSED_WAIT: Duration = Duration::from_secs(300);
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(300);
 
 /// The lease: silence for so many intervals, and the backend may give our jobs away.
 const LEASE_INTERVALS: u32 = 3;
@@ -23,7 +23,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Link {
-    state: Phase,
+    state: LinkState,
     interval: Duration,
     /// Where in the interval our beats fall, so that a fleet's are spread.
     phase: f64,
@@ -40,7 +40,7 @@ pub(super) struct Link {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
+enum LinkState {
     ToRegister { at: Time },
     Registering,
     ToBeat { at: Time },
@@ -58,7 +58,7 @@ struct Trouble {
 impl Link {
     pub(super) fn new(worker_id: &str, interval: Duration, now: Time) -> Self {
         Self {
-            state: Phase::ToRegister { at: now },
+            state: LinkState::ToRegister { at: now },
             interval,
             phase: f64::from(Sha256::digest(worker_id)[0]) / 256.0,
             failures: 0,
@@ -86,8 +86,8 @@ impl Link {
 
     pub(super) fn due(&self) -> Option<Time> {
         match self.state {
-            Phase::ToRegister { at } | Phase::ToBeat { at } => Some(at),
-            Phase::Registering | Phase::Beating { .. } => None,
+            LinkState::ToRegister { at } | LinkState::ToBeat { at } => Some(at),
+            LinkState::Registering | LinkState::Beating { .. } => None,
         }
     }
 
@@ -118,12 +118,12 @@ impl Link {
 impl Core {
     pub(super) fn step_link(&mut self, now: Time) {
         match self.link.state {
-            Phase::ToRegister { at } if now >= at && self.stopping.allows_beats() => {
+            LinkState::ToRegister { at } if now >= at && self.stopping.allows_beats() => {
                 self.link.registrations += 1;
-                self.link.state = Phase::Registering;
+                self.link.state = LinkState::Registering;
                 self.out.push(Action::Register);
             }
-            Phase::ToBeat { at } if now >= at && self.stopping.allows_beats() => {
+            LinkState::ToBeat { at } if now >= at && self.stopping.allows_beats() => {
                 self.send_beat(self.status());
             }
             _ => {}
@@ -131,7 +131,7 @@ impl Core {
     }
 
     fn send_beat(&mut self, status: Status) {
-        self.link.state = Phase::Beating { offline: status == Status::Offline };
+        self.link.state = LinkState::Beating { offline: status == Status::Offline };
         let (jobs, paused) = (self.current(), self.paused());
         self.out.push(Action::Beat { status, jobs, paused });
     }
@@ -139,12 +139,12 @@ impl Core {
     /// Says `offline` if that can be said now.
     pub(super) fn say_offline(&mut self) -> Said {
         match self.link.state {
-            Phase::ToBeat { .. } => {
+            LinkState::ToBeat { .. } => {
                 self.send_beat(Status::Offline);
                 Said::UnderWay
             }
-            Phase::Beating { .. } => Said::Later,
-            Phase::ToRegister { .. } | Phase::Registering => Said::Never,
+            LinkState::Beating { .. } => Said::Later,
+            LinkState::ToRegister { .. } | LinkState::Registering => Said::Never,
         }
     }
 
@@ -152,8 +152,8 @@ impl Core {
     pub(super) fn beat_soon(&mut self, now: Time) {
         match &mut self.link.state {
             // After a failure the retry's own time holds.
-            Phase::ToBeat { at } if self.link.failures == 0 => *at = now,
-            Phase::Beating { .. } => self.link.again = true,
+            LinkState::ToBeat { at } if self.link.failures == 0 => *at = now,
+            LinkState::Beating { .. } => self.link.again = true,
             _ => {}
         }
     }
@@ -161,7 +161,7 @@ impl Core {
     pub(super) fn registered(&mut self, now: Time, answer: Result<(), RegisterError>) {
         match answer {
             Ok(()) => {
-                self.link.state = Phase::ToBeat { at: now };
+                self.link.state = LinkState::ToBeat { at: now };
                 self.link.failures = 0;
                 if !self.link.ever_registered {
                     self.log(Level::Info, "registered".into());
@@ -195,11 +195,11 @@ impl Core {
             0 => Duration::ZERO,
             n => retry::delay(n - 1, &mut self.rng),
         };
-        self.link.state = Phase::ToRegister { at: now + wait_for(error, delay) };
+        self.link.state = LinkState::ToRegister { at: now + wait_for(error, delay) };
     }
 
     pub(super) fn beaten(&mut self, now: Time, sent: Time, answer: Result<Heard, Error>) {
-        let offline = self.link.state == Phase::Beating { offline: true };
+        let offline = self.link.state == LinkState::Beating { offline: true };
         match answer {
             Ok(heard) => self.good_beat(now, sent, heard),
             Err(error) => self.failed_beat(now, &error),
@@ -219,7 +219,7 @@ impl Core {
         }
         let again = std::mem::take(&mut self.link.again);
         let next = if again { now } else { self.link.next_beat(now, &mut self.rng) };
-        self.link.state = Phase::ToBeat { at: next };
+        self.link.state = LinkState::ToBeat { at: next };
         if let Some(trouble) = self.link.trouble.take() {
             let seconds = Duration::from_secs((now - trouble.since).as_secs());
             let after = humantime::format_duration(seconds);
@@ -238,13 +238,13 @@ impl Core {
     fn failed_beat(&mut self, now: Time, error: &Error) {
         self.link.again = false;
         self.link.failures += 1;
-        let unknown = error.verdict() == Verdict::NotFound;
+        let unknown = error.advice() == Advice::NotFound;
         if unknown || self.link.failures >= self.rules.max_failures {
             self.register_later(now, Some(error));
         } else {
             let left = self.link.lease_end().map_or(Duration::ZERO, |end| end.saturating_sub(now));
             let delay = left.mul_f64(self.rng.f64()).clamp(RETRY_MIN, RETRY_MAX);
-            self.link.state = Phase::ToBeat { at: now + wait_for(Some(error), delay) };
+            self.link.state = LinkState::ToBeat { at: now + wait_for(Some(error), delay) };
         }
         self.trouble_with(now, error);
     }
@@ -307,7 +307,7 @@ pub(super) enum Said {
 
 fn wait_for(error: Option<&Error>, delay: Duration) -> Duration {
     let Some(error) = error else { return delay };
-    if error.verdict() == Verdict::Unauthorised {
+    if error.advice() == Advice::Unauthorised {
         return REFUSED_WAIT;
     }
     retry::at_least(delay, error.retry_after())

@@ -50,6 +50,8 @@ pub(crate) struct Core {
     next_seq: u64,
     taken: u32,
     failed: u32,
+    /// Why the last job could not be taken.
+    not_taken_for: Option<String>,
     /// How often we were asked to stop.
     stop_requests: u32,
     /// Since when there is nothing to do; begins with the first good heartbeat.
@@ -63,9 +65,9 @@ struct Job {
     /// The order in which jobs came.
     seq: u64,
     taken_at: Time,
-    /// The first report, kept until some progress is acknowledged: a completion before any progress
+    /// The newest report, until some progress is acknowledged: a completion before any progress
     /// would find the backend's clock not started.
-    first_report: Option<Box<Report>>,
+    unacknowledged: Option<Box<Report>>,
     progress_acknowledged: bool,
     state: State,
 }
@@ -141,6 +143,7 @@ impl Core {
             next_seq: 0,
             taken: 0,
             failed: 0,
+            not_taken_for: None,
             stop_requests: 0,
             idle_since: None,
             out: vec![],
@@ -191,12 +194,10 @@ impl Core {
 
     /// When to call again with [`Event::Tick`], if nothing happens before.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let asks = self.jobs.values().filter_map(|job| job.next_ask());
-        [self.link.due(), self.stopping.due(), self.idle_deadline()]
+        let link = self.link.due().filter(|_| self.stopping.allows_beats());
+        [link, self.stopping.due(), self.idle_deadline(), self.next_ask(), self.next_delivery()]
             .into_iter()
             .flatten()
-            .chain(asks)
-            .chain(self.next_delivery())
             .min()
     }
 
@@ -216,7 +217,7 @@ impl Core {
             attempt,
             seq,
             taken_at: now,
-            first_report: None,
+            unacknowledged: None,
             progress_acknowledged: false,
             state,
         };
@@ -228,8 +229,8 @@ impl Core {
         if !matches!(job.state, State::Running { .. }) {
             return;
         }
-        if !job.progress_acknowledged && job.first_report.is_none() {
-            job.first_report = Some(report.clone());
+        if !job.progress_acknowledged {
+            job.unacknowledged = Some(report.clone());
         }
         let id = job.attempt.id.clone();
         self.out.push(Action::SendProgress { key, id, report });
@@ -238,7 +239,7 @@ impl Core {
     fn progress_sent(&mut self, key: &Key, acknowledged: bool) {
         if let Some(job) = self.jobs.get_mut(key).filter(|_| acknowledged) {
             job.progress_acknowledged = true;
-            job.first_report = None;
+            job.unacknowledged = None;
         }
     }
 
@@ -250,10 +251,11 @@ impl Core {
             // The backend may have given the job away meanwhile.
             delivery = delivery.asked_first();
         }
+        let ran = matches!(job.state, State::Running { .. });
         job.state = State::Undelivered(delivery);
         // Late progress would revive a job that the backend holds to be over.
         self.out.push(Action::DropProgress { key: key.clone() });
-        if matches!(verdict, Verdict::Failed(_)) {
+        if ran && matches!(verdict, Verdict::Failed(_)) {
             self.failed += 1;
         }
         if verdict == Verdict::Cancelled {
@@ -267,7 +269,11 @@ impl Core {
             if matches!(job.state, State::Running { .. }) {
                 self.taken = self.taken.saturating_sub(1);
             }
-            self.log(Level::Error, format!("job not taken job={}: {error}", job.attempt.id));
+            // The same job may come with every beat, and fail in the same way.
+            if self.not_taken_for.as_deref() != Some(error) {
+                self.log(Level::Error, format!("job not taken job={}: {error}", job.attempt.id));
+                self.not_taken_for = Some(error.to_owned());
+            }
         }
     }
 
@@ -285,7 +291,9 @@ impl Core {
         let settled = Settled { attempt, verdict, acknowledged: now, resend_at };
         self.settled.insert(key, settled);
         if self.settled.len() > SETTLED_MAX {
-            let oldest = self.settled.iter().min_by_key(|(_, settled)| settled.acknowledged);
+            // A later attempt at the same job may be under way, with its record in the same folder.
+            let over = self.settled.iter().filter(|(key, _)| !self.jobs.contains_key(*key));
+            let oldest = over.min_by_key(|(_, settled)| settled.acknowledged);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 self.settled.remove(&key);
                 self.out.push(Action::Forget { key });
@@ -402,19 +410,6 @@ impl Core {
 
     fn log(&mut self, level: Level, line: String) {
         self.out.push(Action::Log(level, line));
-    }
-}
-
-impl Job {
-    fn next_ask(&self) -> Option<Time> {
-        match &self.state {
-            State::Recovered { ask: Ask::At(at), .. } => Some(*at),
-            // A running job is asked about after a good heartbeat, not on a timer.
-            State::Recovered { .. }
-            | State::Recording
-            | State::Running { .. }
-            | State::Undelivered(_) => None,
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Ask, Core, Delivery, Settled, State, Time};
+use super::{Action, Ask, Core, Delivery, Job, Settled, State, Time, UNDELIVERED_MAX};
 use crate::agent::event::Heard;
 use crate::backend::JobState;
 use crate::job::Offer;
@@ -15,9 +15,6 @@ const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// An attempt at the same content is made at most so often.
 const TRIES_MAX: u32 = 3;
-
-/// So many offers of one reply are looked at; the others come again.
-const OFFERS_MAX: usize = 64;
 
 /// What an offer is, in the light of what we know of its job.
 enum Again {
@@ -37,7 +34,7 @@ impl Core {
             self.cancel(now, sent, id.as_str());
         }
         let mut still_waiting = std::collections::BTreeMap::new();
-        for offer in heard.offers.into_iter().take(OFFERS_MAX) {
+        for offer in heard.offers {
             let key = offer.key.clone();
             self.consider(now, sent, offer, heard.polled);
             if let Some(since) = self.waiting.get(&key) {
@@ -49,7 +46,9 @@ impl Core {
     }
 
     fn consider(&mut self, now: Time, sent: Time, offer: Offer, polled: bool) {
-        if !self.stopping.is_no() || self.jobs.contains_key(&offer.key) {
+        // A backend that offers junk and takes no answers must not fill memory and disk.
+        let full = self.jobs.len() >= UNDELIVERED_MAX + self.rules.slots;
+        if !self.stopping.is_no() || full || self.jobs.contains_key(&offer.key) {
             return;
         }
         let again = match self.settled.get(&offer.key) {
@@ -146,9 +145,25 @@ impl Core {
         }
     }
 
-    /// Asks about jobs that an earlier run took and never began; not before a good heartbeat.
+    /// When a job that an earlier run took and never began is asked about next.
+    pub(super) fn next_ask(&self) -> Option<Time> {
+        let at = |job: &Job| match &job.state {
+            State::Recovered { ask: Ask::At(at), .. } => Some(*at),
+            // A running job is asked about after a good heartbeat, not on a timer.
+            State::Recovered { .. }
+            | State::Recording
+            | State::Running { .. }
+            | State::Undelivered(_) => None,
+        };
+        self.may_begin_recovered().then(|| self.jobs.values().filter_map(at).min()).flatten()
+    }
+
+    fn may_begin_recovered(&self) -> bool {
+        self.link.is_good() && self.stopping.is_no()
+    }
+
     pub(super) fn step_recovered(&mut self, now: Time) {
-        if !self.link.is_good() || !self.stopping.is_no() {
+        if !self.may_begin_recovered() {
             return;
         }
         for (key, job) in &mut self.jobs {

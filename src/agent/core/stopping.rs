@@ -13,6 +13,9 @@ use crate::agent::event::StopRequest;
 use crate::exit::Exit;
 use crate::work::Order;
 
+/// How long cancelled jobs may take to end: their grace twice over, and time to write it down.
+const CANCEL_FOR: Duration = Duration::from_secs(30);
+
 /// How long undelivered outcomes may take once nothing runs any more; then they wait on disk.
 const DELIVER_FOR: Duration = Duration::from_secs(10);
 
@@ -28,6 +31,7 @@ pub(super) enum Stopping {
     },
     /// What runs was told to stop. Completions wait for `offline` to be said.
     Cancelling {
+        until: Time,
         offline: Offline,
     },
     Delivering {
@@ -59,7 +63,7 @@ impl Stopping {
 
     pub(super) fn holds_sends(self) -> bool {
         match self {
-            Self::Cancelling { offline } => offline != Offline::Said,
+            Self::Cancelling { offline, .. } => offline != Offline::Said,
             Self::Leaving { .. } | Self::Gone => true,
             Self::No | Self::Draining { .. } | Self::Delivering { .. } => false,
         }
@@ -67,10 +71,11 @@ impl Stopping {
 
     pub(super) fn due(self) -> Option<Time> {
         match self {
-            Self::Draining { until } | Self::Delivering { until } | Self::Leaving { until, .. } => {
-                Some(until)
-            }
-            Self::No | Self::Cancelling { .. } | Self::Gone => None,
+            Self::Draining { until }
+            | Self::Cancelling { until, .. }
+            | Self::Delivering { until }
+            | Self::Leaving { until, .. } => Some(until),
+            Self::No | Self::Gone => None,
         }
     }
 }
@@ -92,7 +97,7 @@ impl Core {
                 self.log(Level::Info, format!("stopping: no new jobs{how}"));
                 self.begin_drain(now);
             }
-            (2, Stopping::No | Stopping::Draining { .. }) => self.cancel_running("asked to"),
+            (2, Stopping::No | Stopping::Draining { .. }) => self.cancel_running(now, "asked to"),
             // Nothing runs any more that could be cancelled. Whoever forwards signals sends some twice.
             (1 | 2, _) => {}
             _ => {
@@ -107,7 +112,7 @@ impl Core {
         self.stopping = Stopping::Draining { until: now + self.rules.drain_timeout };
     }
 
-    fn cancel_running(&mut self, why: &str) {
+    fn cancel_running(&mut self, now: Time, why: &str) {
         let running: Vec<_> = self.running().map(|(key, _)| key.clone()).collect();
         self.log(Level::Info, format!("cancelling {} running: {why}", running.len()));
         for key in running {
@@ -118,7 +123,7 @@ impl Core {
                 self.out.push(Action::Order { key, order: Order::Stop });
             }
         }
-        self.stopping = Stopping::Cancelling { offline: Offline::Wanted };
+        self.stopping = Stopping::Cancelling { until: now + CANCEL_FOR, offline: Offline::Wanted };
     }
 
     pub(super) fn step_stopping(&mut self, now: Time) {
@@ -126,12 +131,16 @@ impl Core {
         let running = self.running().next().is_some();
         match before {
             Stopping::Draining { .. } if !running => self.begin_delivering(now),
-            Stopping::Draining { until } if now >= until => self.cancel_running("time is over"),
-            Stopping::Cancelling { offline: Offline::Wanted } => {
-                let offline = self.try_offline();
-                self.stopping = Stopping::Cancelling { offline };
+            Stopping::Draining { until } if now >= until => {
+                self.cancel_running(now, "time is over");
             }
-            Stopping::Cancelling { offline: Offline::Said } if !running => {
+            // Whatever still runs then cannot be killed, or its end cannot be written.
+            Stopping::Cancelling { until, .. } if now >= until => self.begin_delivering(now),
+            Stopping::Cancelling { until, offline: Offline::Wanted } => {
+                let offline = self.try_offline();
+                self.stopping = Stopping::Cancelling { until, offline };
+            }
+            Stopping::Cancelling { offline: Offline::Said, .. } if !running => {
                 self.begin_delivering(now);
             }
             Stopping::Delivering { until } if now >= until || !self.delivers_before(until) => {
@@ -168,7 +177,7 @@ impl Core {
     /// An `offline` was answered, or failed: either way it was said.
     pub(super) fn offline_said(&mut self) {
         match &mut self.stopping {
-            Stopping::Cancelling { offline } | Stopping::Leaving { offline, .. } => {
+            Stopping::Cancelling { offline, .. } | Stopping::Leaving { offline, .. } => {
                 *offline = Offline::Said;
             }
             Stopping::No

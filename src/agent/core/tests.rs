@@ -61,6 +61,9 @@ impl Desk {
 
     fn event_with_log(&mut self, event: Event) -> Vec<Action> {
         let actions = self.core.handle(self.now, event);
+        // A deadline that stays in the past would make the loop spin.
+        let next = self.core.next_deadline();
+        assert!(next.is_none_or(|next| next > self.now), "{next:?} at {:?}", self.now);
         if actions.iter().any(|action| matches!(action, Action::Beat { .. })) {
             self.sent = self.now;
         }

@@ -80,7 +80,7 @@ fn beat(jobs: &[&str], gpus: Vec<GpuUsage>) -> Beat {
 
 fn outcome(ending: Ending) -> Outcome {
     let metrics = json!({"processingTimeSeconds": 1.5}).as_object().cloned().unwrap();
-    Outcome { ending, metrics, at: at() }
+    Outcome { ending, metrics, final_metrics: Object::new(), at: at() }
 }
 
 #[test]
@@ -212,6 +212,20 @@ fn a_completion_says_completed_with_the_result_all_jobs_have() {
                        "computationData": {"result": 7}},
         })
     );
+}
+
+#[test]
+fn a_completion_tells_of_the_gpus_where_there_are_any() {
+    let gpus = |gpus| Outcome {
+        final_metrics: final_metrics(&reading(gpus)),
+        ..outcome(Ending::Completed(Object::new()))
+    };
+    assert_eq!(
+        complete("3f0c9a", "compute", &gpus(vec![gpu_usage()]))["finalMetrics"],
+        json!({"gpuUtilization": 97.0, "gpuMemoryUsed": 17584, "gpuMemoryTotal": 24576,
+               "gpuTemperature": 66.0})
+    );
+    assert_eq!(complete("3f0c9a", "compute", &gpus(vec![])).get("finalMetrics"), None);
 }
 
 #[test]
