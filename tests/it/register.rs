@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Home, Reply, Reserved, has_null, keys};
+use crate::support::{Backend, Home, Program, Reply, Reserved, has_null, keys};
 
 const REGISTER: &str = "POST /api/providers/register";
 const QUICK: &str = "POST /api/providers/quick-register";

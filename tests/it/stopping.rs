@@ -143,7 +143,8 @@ fn a_worker_that_never_found_its_backend_can_be_stopped() {
 #[test]
 fn a_backend_that_never_answers_holds_nobody_up() {
     let (home, backend) = (Home::new(), Backend::start());
-    backend.always(BEAT, Reply::Held);
+    let never = Reply::Held(Duration::from_secs(3600), Box::new(Reply::HangUp));
+    backend.always(BEAT, never);
     let mut worker = home.worker(&backend.url(), &["--request-timeout", "5m"]);
     backend.wait_for(BEAT, 1);
     worker.signal(Signal::TERM);
