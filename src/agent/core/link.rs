@@ -284,7 +284,7 @@ impl Core {
             return;
         }
         for (key, job) in &mut self.jobs {
-            if let State::Running { cancelled: false, ask } = &mut job.state
+            if let State::Running { told: None, ask } = &mut job.state
                 && matches!(ask, Ask::At(at) if now >= *at)
             {
                 *ask = Ask::UnderWay;

@@ -75,14 +75,12 @@ struct Job {
 #[derive(Debug)]
 enum State {
     /// Taken by an earlier run of the agent and never begun.
-    Recovered {
-        offer: Box<Offer>,
-        ask: Ask,
-    },
+    Recovered { offer: Box<Offer>, ask: Ask },
     /// Its outcome, a decline or a repeated failure, is being recorded.
     Recording,
     Running {
-        cancelled: bool,
+        /// The order it was given, if any.
+        told: Option<Order>,
         ask: Ask,
     },
     /// Its outcome is on disk.
@@ -252,15 +250,16 @@ impl Core {
             delivery = delivery.asked_first();
         }
         let ran = matches!(job.state, State::Running { .. });
+        // It may have ended by itself before it heard of that; nothing is reported all the same.
+        let taken_away = matches!(job.state, State::Running { told: Some(Order::Cancel), .. });
         job.state = State::Undelivered(delivery);
         // Late progress would revive a job that the backend holds to be over.
         self.out.push(Action::DropProgress { key: key.clone() });
-        if ran && matches!(verdict, Verdict::Failed(_)) {
-            self.failed += 1;
-        }
-        if verdict == Verdict::Cancelled {
+        if taken_away || verdict == Verdict::Cancelled {
             self.book(now, &key, Booking::Cancelled);
             self.beat_soon(now);
+        } else if ran && matches!(verdict, Verdict::Failed(_)) {
+            self.failed += 1;
         }
     }
 
@@ -316,11 +315,11 @@ impl Core {
                     self.asked_before_beginning(now, key, state);
                 }
             }
-            State::Running { cancelled, ask } => {
+            State::Running { told, ask } => {
                 // Half an interval, or a beat that comes a little early would skip its turn.
                 *ask = Ask::At(now + self.link.interval() / 2);
                 let gone = matches!(answer, Ok(JobState::Cancelled | JobState::Elsewhere));
-                if gone && !mem::replace(cancelled, true) {
+                if gone && told.replace(Order::Cancel) != Some(Order::Cancel) {
                     self.out.push(Action::Order { key, order: Order::Cancel });
                 }
             }

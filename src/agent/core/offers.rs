@@ -99,7 +99,7 @@ impl Core {
             Level::Info,
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
-        let state = State::Running { cancelled: false, ask: Ask::At(now) };
+        let state = State::Running { told: None, ask: Ask::At(now) };
         self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
     }
@@ -126,8 +126,8 @@ impl Core {
         }
         let key = key.clone();
         match &mut job.state {
-            State::Running { cancelled, .. } => {
-                if !std::mem::replace(cancelled, true) {
+            State::Running { told, .. } => {
+                if told.replace(Order::Cancel) != Some(Order::Cancel) {
                     self.log(Level::Info, format!("job cancelled by the backend job={id}"));
                     self.out.push(Action::Order { key, order: Order::Cancel });
                 }

@@ -116,10 +116,11 @@ impl Core {
         let running: Vec<_> = self.running().map(|(key, _)| key.clone()).collect();
         self.log(Level::Info, format!("cancelling {} running: {why}", running.len()));
         for key in running {
-            if let Some(State::Running { cancelled, .. }) =
+            if let Some(State::Running { told, .. }) =
                 self.jobs.get_mut(&key).map(|job| &mut job.state)
-                && !std::mem::replace(cancelled, true)
+                && told.is_none()
             {
+                *told = Some(Order::Stop);
                 self.out.push(Action::Order { key, order: Order::Stop });
             }
         }

@@ -362,6 +362,18 @@ fn the_backend_cancels_by_its_reply_or_when_asked() {
 }
 
 #[test]
+fn a_cancelled_job_that_ends_by_itself_all_the_same_is_not_completed() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    desk.next_beat();
+    desk.good_beat(Heard { cancel: vec![id("job-1")], ..Heard::default() });
+    assert_eq!(
+        desk.ends(&key, Verdict::Completed),
+        [book(&key, Booking::Cancelled), beat(Status::Online, &[])]
+    );
+}
+
+#[test]
 fn a_backend_that_tells_nothing_of_jobs_is_not_asked_at_every_beat() {
     let mut desk = Desk::online(rules(), vec![]);
     let key = desk.running("job-1");
