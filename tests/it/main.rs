@@ -16,3 +16,4 @@ mod offered_again;
 mod register;
 mod stopping;
 mod support;
+mod tls;
