@@ -25,6 +25,8 @@ pub(super) struct Delivery {
     /// It was delivered before, and its job was offered again all the same.
     resend: bool,
     step: Step,
+    /// The backend asked for so much patience.
+    not_before: Time,
     tries: u32,
     since: Time,
     /// How long earlier runs of the agent waited.
@@ -46,6 +48,7 @@ impl Delivery {
             ask_first: false,
             resend: false,
             step: Step::Due(now),
+            not_before: now,
             tries: 0,
             since: now,
             waited: Duration::ZERO,
@@ -224,7 +227,8 @@ impl Core {
             Advice::Unauthorised => delay.max(REFUSED_WAIT),
             Advice::Retry | Advice::NotFound | Advice::Final => delay,
         };
-        delivery.step = Step::Due(now + retry::at_least(delay, error.retry_after()));
+        delivery.not_before = now + retry::at_least(Duration::ZERO, error.retry_after());
+        delivery.step = Step::Due(delivery.not_before.max(now + delay));
         delivery.tries += 1;
         let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));
         let note = waited >= delivery.noted + NOTE_EVERY;
@@ -256,7 +260,7 @@ impl Core {
             if let State::Undelivered(delivery) = &mut job.state
                 && let Step::Due(at) = &mut delivery.step
             {
-                *at = (*at).min(now + interval);
+                *at = (*at).min(now + interval).max(delivery.not_before);
             }
         }
     }

@@ -200,6 +200,22 @@ fn an_unanswered_question_is_asked_again_and_nothing_is_sent_meanwhile() {
 }
 
 #[test]
+fn a_result_waits_as_long_as_the_backend_asked_even_if_that_is_back_sooner() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    desk.ends(&key, Verdict::Completed);
+    desk.sent(&key, Err(status_error(503, true, Some(600))));
+    let asked = desk.now;
+    desk.bad_beat(unreachable());
+    desk.next_beat();
+    desk.good_beat(Heard::default());
+    while !desk.wait_due().1.contains(&ask("job-1")) {
+        desk.good_beat(Heard::default());
+    }
+    assert_eq!(desk.now - asked, Duration::from_secs(600));
+}
+
+#[test]
 fn a_result_nobody_takes_is_given_up_after_seven_days_of_running_time() {
     let waited = Duration::from_secs(7 * 86_400 - 3600);
     let how = LeftHow::Finished { verdict: Verdict::Completed, waited };
