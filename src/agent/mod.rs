@@ -26,14 +26,14 @@ use std::time::Duration;
 
 use self::core::Core;
 use crate::backend::{Backend, Facts};
+use crate::clock;
 use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
 use crate::job::Offer;
 use crate::machine::{self, GpuWatch};
 use crate::reading::Specs;
-use crate::store::{self, Store};
+use crate::store::{self, Phase, ReadError, Record, Store};
 use crate::work::{Attempt, Key, Kind, Order, Outcome};
-use crate::{clock, store::Phase, store::Record};
 use event::{Action, Event};
 use recover::recover;
 
@@ -271,10 +271,7 @@ impl Hands<'_, '_> {
                 let record = self.record(attempt, last.kind, assignment::final_failure(outcome));
                 self.record_outcome(key, &record);
             }
-            Err(error) => {
-                let error = self.shared.store.unreadable(&key, &error);
-                self.tell(Event::Unreadable { key, error });
-            }
+            Err(error) => self.cannot_read(key, &error),
         }
     }
 
@@ -284,11 +281,14 @@ impl Hands<'_, '_> {
                 let record = self.record(last.attempt, last.kind, assignment::cancelled());
                 self.record_outcome(key, &record);
             }
-            Err(error) => {
-                let error = self.shared.store.unreadable(&key, &error);
-                self.tell(Event::Unreadable { key, error });
-            }
+            Err(error) => self.cannot_read(key, &error),
         }
+    }
+
+    /// Nothing new is recorded then, and what is on disk stays for another try.
+    fn cannot_read(&self, key: Key, error: &ReadError) {
+        let error = self.shared.store.unreadable(&key, error);
+        self.tell(Event::NotTaken { key, error });
     }
 
     fn record(&self, attempt: Attempt, kind: String, outcome: Outcome) -> Record {

@@ -41,7 +41,7 @@ impl Output {
             self.last_bytes -= oldest.len();
         }
         self.unreported.push(LogLine { from_stderr: stream == Stream::Stderr, text, at });
-        // Now and then, so that a flood costs no more than the lines themselves.
+        // Not at every line: counting them all each time would make a flood dear.
         if self.unreported.len() > 2 * LogLine::LINES_MAX {
             LogLine::keep_newest(&mut self.unreported);
         }
