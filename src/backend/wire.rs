@@ -38,8 +38,12 @@ struct RegisterSpecs<'a> {
     cpu_model: &'a str,
     cpu_cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    host_cpu_cores: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cpu_freq_ghz: Option<f64>,
     ram_total_gb: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_ram_total_gb: Option<f64>,
     ram_available_gb: f64,
     gpu_available: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,8 +93,10 @@ impl<'a> Register<'a> {
                 os: &specs.os,
                 cpu_model: &specs.cpu_model,
                 cpu_cores: specs.cpu_cores,
+                host_cpu_cores: specs.host_cpu_cores,
                 cpu_freq_ghz: specs.cpu_freq_ghz.map(hundredths),
                 ram_total_gb: tenths(specs.ram_total_gb),
+                host_ram_total_gb: specs.host_ram_total_gb.map(tenths),
                 ram_available_gb: tenths(specs.ram_available_gb),
                 gpu_available: !specs.gpus.is_empty(),
                 gpu_model: first_gpu.and_then(|gpu| gpu.name.as_deref()),

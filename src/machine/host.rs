@@ -4,33 +4,41 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::mem;
 use std::path::{Path, absolute};
-use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{StatVfs, statvfs};
+use rustix::thread::sched_getaffinity;
 use sysinfo::{CpuRefreshKind, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
 
 use crate::clock;
 use crate::reading::{GpuSpecs, HostUsage, Specs, percent};
 
+use super::cgroup::{self, CpuLimit, Limits, MemoryLimit};
 use super::gib;
 
-/// Returns what this machine is; `state_dir` need not exist yet.
+/// Returns what this machine is, as far as it is ours; `state_dir` need not exist yet.
 pub(crate) fn specs(state_dir: &Path, gpus: Vec<GpuSpecs>) -> Specs {
     let mut system = system();
     // The first refresh lists the CPUs, whatever is asked for.
     system.refresh_cpu_specifics(CpuRefreshKind::nothing());
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     let disk = disk_of(state_dir);
+    let limits = limits(&system);
+    let memory = Memory::now(&system, limits.memory.as_ref());
+    let host_cores = host_cores(&system);
+    let cores = usable(host_cores, affinity(), limits.cpu.as_ref().map(|cpu| cpu.cores));
     Specs {
         hostname: host_name(),
         os: os(),
         cpu_model: cpu_model(&system),
-        cpu_cores: cpu_cores(&system),
+        cpu_cores: cores,
+        host_cpu_cores: (cores < host_cores).then_some(host_cores),
         cpu_freq_ghz: cpu_freq_ghz(),
-        ram_total_gb: gib(system.total_memory()),
-        ram_available_gb: gib(system.available_memory()),
+        ram_total_gb: gib(memory.total),
+        host_ram_total_gb: limits.memory.map(|_| gib(system.total_memory())),
+        ram_available_gb: gib(memory.available),
         storage_total_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_blocks)),
         storage_free_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_bavail)),
         gpus,
@@ -55,10 +63,49 @@ fn cpu_model(system: &System) -> String {
     if brand.is_empty() { System::cpu_arch() } else { brand.to_owned() }
 }
 
-fn cpu_cores(system: &System) -> usize {
+fn limits(system: &System) -> Limits {
+    cgroup::limits(Path::new("/"), host_cores(system), system.total_memory())
+}
+
+fn host_cores(system: &System) -> usize {
     match system.cpus().len() {
-        0 => thread::available_parallelism().map_or(1, usize::from),
+        // What may be used is the least that there can be.
+        0 => affinity().unwrap_or(1),
         cores => cores,
+    }
+}
+
+/// How many of the cores this process may run on; not known on hosts of more than 1024.
+fn affinity() -> Option<usize> {
+    let cores = sched_getaffinity(None).ok()?.count();
+    usize::try_from(cores).ok()
+}
+
+/// Part of a core is no core, but without any nothing would run.
+fn usable(host: usize, affinity: Option<usize>, quota: Option<f64>) -> usize {
+    let most = affinity.map_or(host, |affinity| host.min(affinity));
+    let whole = |quota: f64| (1..most).rev().find(|cores| *cores as f64 <= quota).unwrap_or(1);
+    quota.filter(|quota| *quota < most as f64).map_or(most, whole)
+}
+
+/// What there is of memory, and what of it nobody uses.
+struct Memory {
+    total: u64,
+    available: u64,
+}
+
+impl Memory {
+    fn now(system: &System, limit: Option<&MemoryLimit>) -> Self {
+        let host = Self { total: system.total_memory(), available: system.available_memory() };
+        let Some(limit) = limit else { return host };
+        let left = limit.used().map_or(limit.bytes, |used| limit.bytes.saturating_sub(used));
+        // A limit is no promise: the host may have less than that left.
+        Self { total: limit.bytes, available: host.available.min(left) }
+    }
+
+    /// A container may show more available than total.
+    fn used(&self) -> u64 {
+        self.total.saturating_sub(self.available)
     }
 }
 
@@ -102,7 +149,8 @@ fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
     gib(blocks.saturating_mul(disk.f_frsize))
 }
 
-/// Measures the CPU over the time from one reading to the next, and the memory of the moment.
+/// Measures the CPU over the time from one reading to the next, and the memory of the moment: the
+/// machine's, or what our control group has of them.
 pub(crate) struct HostMeter {
     system: System,
     /// Since boot, when the CPU was last measured.
@@ -110,25 +158,36 @@ pub(crate) struct HostMeter {
     /// What to tell while there is nothing newer.
     since_boot: Option<f64>,
     counts: bool,
+    quota: Option<Quota>,
+    memory: Option<MemoryLimit>,
 }
 
 impl HostMeter {
-    /// Starts the first interval.
+    /// Starts the first interval. Limits that are set later are not seen.
     pub(crate) fn new() -> Self {
         let mut system = system();
         system.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let limits = limits(&system);
+        Self::within(limits, system)
+    }
+
+    fn within(limits: Limits, system: System) -> Self {
         // The first refresh gives the share since boot. No machine has booted on none at all: where
         // it is zero, the kernel (a sandbox's) does not count.
-        let counts = system.global_cpu_usage() > 0.0;
-        Self { system, measured_at: clock::since_boot(), since_boot: None, counts }
+        let counts = limits.cpu.is_some() || system.global_cpu_usage() > 0.0;
+        let quota = limits.cpu.map(Quota::new);
+        let measured_at = clock::since_boot();
+        Self { system, measured_at, since_boot: None, counts, quota, memory: limits.memory }
     }
 
     /// The same, but the time since boot counts as an interval of its own, for a first heartbeat
-    /// that follows the start at once.
+    /// that follows the start at once. What a group with a quota did before is not told by it.
     pub(crate) fn with_boot() -> Self {
         let meter = Self::new();
         let percent = f64::from(meter.system.global_cpu_usage());
-        Self { since_boot: Some(percent).filter(|_| meter.counts), ..meter }
+        let tells = meter.counts && meter.quota.is_none();
+        Self { since_boot: Some(percent).filter(|_| tells), ..meter }
     }
 
     /// Returns the CPU use since the reading before this one, or since `new`.
@@ -137,23 +196,34 @@ impl HostMeter {
     /// interval then goes on to the next reading, and nothing is lost.
     pub(crate) fn read(&mut self) -> HostUsage {
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let total = self.system.total_memory();
-        // Not `used_memory()`, which overflows where a container shows more available than total.
-        let used = total.saturating_sub(self.system.available_memory());
+        let memory = self.memory_use();
         HostUsage {
             cpu_percent: self.cpu_percent(clock::since_boot()),
-            ram_percent: percent(used, total).unwrap_or(0.0),
-            ram_used_gb: gib(used),
-            ram_total_gb: gib(total),
+            ram_percent: percent(memory.used(), memory.total).unwrap_or(0.0),
+            ram_used_gb: gib(memory.used()),
+            ram_total_gb: gib(memory.total),
+        }
+    }
+
+    fn memory_use(&self) -> Memory {
+        let group = self.memory.as_ref().and_then(|limit| Some((limit.bytes, limit.used()?)));
+        match group {
+            Some((total, used)) => Memory { total, available: total.saturating_sub(used) },
+            None => Memory::now(&self.system, self.memory.as_ref()),
         }
     }
 
     fn cpu_percent(&mut self, now: Duration) -> Option<f64> {
+        let interval = now.saturating_sub(self.measured_at);
         // sysinfo would skip the refresh, and give the figure of the interval before.
-        if !self.counts || now.saturating_sub(self.measured_at) < MINIMUM_CPU_UPDATE_INTERVAL {
+        if !self.counts || interval < MINIMUM_CPU_UPDATE_INTERVAL {
             return self.since_boot.filter(|percent| percent.is_finite());
         }
         self.since_boot = None;
+        if let Some(quota) = &mut self.quota {
+            self.measured_at = now;
+            return quota.percent(interval);
+        }
         self.system.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
         // After the refresh, so that our interval is never longer than sysinfo's.
         self.measured_at = clock::since_boot();
@@ -161,9 +231,31 @@ impl HostMeter {
     }
 }
 
+/// The CPU time of a group that may not have more than its quota.
+struct Quota {
+    limit: CpuLimit,
+    used: Option<Duration>,
+}
+
+impl Quota {
+    fn new(limit: CpuLimit) -> Self {
+        Self { used: limit.used(), limit }
+    }
+
+    /// How much of its quota the group used, in the `interval` since this was last asked.
+    fn percent(&mut self, interval: Duration) -> Option<f64> {
+        let now = self.limit.used();
+        let used = now?.checked_sub(mem::replace(&mut self.used, now)?)?;
+        let most = interval.as_secs_f64() * self.limit.cores;
+        // A group may go over its quota for a moment, and make up for it after.
+        Some((used.as_secs_f64() / most * 100.0).min(100.0)).filter(|percent| percent.is_finite())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{put, tree};
 
     #[test]
     fn the_specs_of_this_machine_are_plausible() {
@@ -208,6 +300,70 @@ mod tests {
     fn where_the_kernel_does_not_count_the_cpu_use_is_absent() {
         let mut meter = HostMeter { counts: false, ..HostMeter::new() };
         assert_eq!(meter.cpu_percent(Duration::MAX), None);
+    }
+
+    #[test]
+    fn the_cores_are_those_that_may_be_used() {
+        for (host, affinity, quota, cores) in [
+            (64, Some(64), Some(2.0), 2),
+            (64, Some(64), Some(2.9), 2),
+            (64, Some(64), Some(0.5), 1),
+            (64, Some(4), Some(8.0), 4),
+            (64, Some(4), None, 4),
+            (64, None, None, 64),
+            (2, Some(16), None, 2),
+            (1, Some(1), Some(0.1), 1),
+        ] {
+            assert_eq!(usable(host, affinity, quota), cores, "{host} {affinity:?} {quota:?}");
+        }
+    }
+
+    /// A group of 2 cores and 1 GiB on a host of 64 and 256 GiB.
+    fn group() -> tempfile::TempDir {
+        tree(&[
+            ("proc/self/mountinfo", "35 24 0:30 / /cg rw - cgroup2 cgroup2 rw\n"),
+            ("proc/self/cgroup", "0::/\n"),
+            ("cg/cpu.max", "200000 100000\n"),
+            ("cg/cpu.stat", "usage_usec 5000000\n"),
+            ("cg/memory.max", "1073741824\n"),
+            ("cg/memory.current", "536870912\n"),
+            ("cg/memory.stat", "inactive_file 268435456\n"),
+        ])
+    }
+
+    fn meter_in(group: &Path) -> HostMeter {
+        HostMeter::within(cgroup::limits(group, 64, 256 << 30), HostMeter::new().system)
+    }
+
+    #[test]
+    fn under_a_quota_the_cpu_is_the_groups_use_of_it() {
+        let group = group();
+        let mut meter = meter_in(group.path());
+        let start = meter.measured_at;
+        let seconds = |seconds| start + Duration::from_secs(seconds);
+        let mut after = |at, stat: &str| {
+            put(group.path(), "cg/cpu.stat", stat);
+            meter.cpu_percent(at)
+        };
+        assert_eq!(after(start + Duration::from_millis(199), "usage_usec 5100000"), None);
+        assert_eq!(after(seconds(10), "usage_usec 10000000"), Some(25.0), "5 s of 20");
+        assert_eq!(after(seconds(11), "usage_usec 12000000"), Some(100.0));
+        assert_eq!(after(seconds(12), "usage_usec 14200000"), Some(100.0), "a little over");
+        assert_eq!(after(seconds(13), "usage_usec 7"), None, "another group of that name");
+        assert_eq!(after(seconds(14), "usage_usec 1000007"), Some(50.0));
+        assert_eq!(after(seconds(15), "nothing"), None);
+    }
+
+    #[test]
+    fn under_a_limit_the_memory_is_the_groups() {
+        let group = group();
+        let mut meter = meter_in(group.path());
+        let usage = meter.read();
+        let told = (usage.ram_total_gb, usage.ram_used_gb, usage.ram_percent);
+        assert_eq!(told, (1.0, 0.25, 25.0));
+        let memory = Memory::now(&meter.system, meter.memory.as_ref());
+        assert_eq!(memory.total, 1 << 30);
+        assert!(memory.available <= 3 << 28, "as much as is left of the limit, or on the host");
     }
 
     #[test]

@@ -12,9 +12,13 @@ pub(crate) struct Specs {
     pub(crate) hostname: String,
     pub(crate) os: String,
     pub(crate) cpu_model: String,
+    /// So many may be used.
     pub(crate) cpu_cores: usize,
+    /// So many the host has, if more than may be used; the same goes for its memory.
+    pub(crate) host_cpu_cores: Option<usize>,
     pub(crate) cpu_freq_ghz: Option<f64>,
     pub(crate) ram_total_gb: f64,
+    pub(crate) host_ram_total_gb: Option<f64>,
     pub(crate) ram_available_gb: f64,
     pub(crate) storage_total_gb: Option<f64>,
     pub(crate) storage_free_gb: Option<f64>,

@@ -35,8 +35,10 @@ fn facts(gpus: Vec<GpuSpecs>) -> Facts {
             os: "Linux 6.18.0".into(),
             cpu_model: "AMD Ryzen 7 5800X".into(),
             cpu_cores: 16,
+            host_cpu_cores: None,
             cpu_freq_ghz: Some(4.85),
             ram_total_gb: 31.31,
+            host_ram_total_gb: None,
             ram_available_gb: 20.1,
             storage_total_gb: Some(931.5),
             storage_free_gb: None,
@@ -112,6 +114,20 @@ fn a_gpu_is_registered_with_what_it_told() {
         specs["gpus"],
         json!([{"index": 0, "uuid": "GPU-1", "name": "NVIDIA GeForce RTX 3090", "vram_gb": 24.0,
                 "driver": "580.95", "power_limit_w": 350.0}])
+    );
+}
+
+#[test]
+fn a_limited_machine_is_registered_with_what_the_host_has_too() {
+    let limited = facts(vec![]);
+    let specs =
+        Specs { host_cpu_cores: Some(64), host_ram_total_gb: Some(251.57), ..limited.specs };
+    let body = serde_json::to_value(Register::new(&Facts { specs, ..limited })).unwrap();
+    let specs = &body["specs"];
+    assert_eq!((&specs["cpu_cores"], &specs["host_cpu_cores"]), (&json!(16), &json!(64)));
+    assert_eq!(
+        (&specs["ram_total_gb"], &specs["host_ram_total_gb"]),
+        (&json!(31.3), &json!(251.6))
     );
 }
 
