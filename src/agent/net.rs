@@ -7,7 +7,7 @@ use super::event::{Event, Heard};
 use super::{GPU_FIRST, Shared, make_facts};
 use crate::backend::{Beat, BeatReply, RegisterError, Status};
 use crate::job;
-use crate::machine::{self, HostMeter};
+use crate::machine::{self, HostMeter, VitalsMeter};
 use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
@@ -27,6 +27,7 @@ pub(super) enum Order {
 
 pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Event>) {
     let mut meter = HostMeter::with_boot();
+    let mut vitals = VitalsMeter::new(&shared.config.identity.state_dir);
     let mut said = Said::default();
     for order in orders {
         let event = match order {
@@ -35,7 +36,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 let sent = clock::since_boot();
                 let gpus = shared.gpus.latest();
                 let reading = Reading { host: meter.read(), gpus: gpus.usage };
-                let beat = Beat { status, jobs, paused, reading, at: clock::wall() };
+                let vitals = vitals.read();
+                let beat = Beat { status, jobs, paused, reading, vitals, at: clock::wall() };
                 let answer = shared.backend.heartbeat(&beat);
                 Event::Beat { sent, answer: answer.map(|reply| hear(shared, reply, &mut said)) }
             }

@@ -19,7 +19,7 @@ use ureq::{Agent, Body};
 pub(crate) use error::{Advice, Error};
 
 use crate::config::{Connection, Problems, read_token};
-use crate::reading::{Reading, Specs};
+use crate::reading::{Reading, Specs, Vitals};
 use crate::secret::Secret;
 use crate::text;
 use crate::work::{Attempt, JobId, Object, Outcome, Report};
@@ -52,6 +52,7 @@ pub(crate) struct Beat {
     pub(crate) jobs: Vec<JobId>,
     pub(crate) paused: Option<String>,
     pub(crate) reading: Reading,
+    pub(crate) vitals: Vitals,
     pub(crate) at: SystemTime,
 }
 

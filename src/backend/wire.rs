@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Beat, Facts};
-use crate::reading::{FlatGpu, GpuSpecs, GpuUsage, HostUsage, Reading, Specs, flatten};
+use crate::reading::{FlatGpu, GpuSpecs, GpuUsage, HostUsage, Reading, Specs, Vitals, flatten};
 use crate::work::{Attempt, Ending, Object, Outcome, Reason, Report};
 use crate::{clock, text};
 
@@ -154,6 +154,7 @@ pub(crate) fn heartbeat(worker_id: &str, beat: &Beat, legacy: bool) -> Value {
         "currentJobs": ids,
         "usage": usage(&beat.reading, beat.at, legacy),
     });
+    insert_vitals(&mut body["usage"], &beat.vitals);
     insert(&mut body, "currentJob", current.clone());
     insert(&mut body, "pausedReason", beat.paused.as_ref().map(|reason| json!(reason)));
     if legacy {
@@ -182,6 +183,23 @@ fn usage(reading: &Reading, at: std::time::SystemTime, legacy: bool) -> Value {
         }
     }
     usage
+}
+
+fn insert_vitals(usage: &mut Value, vitals: &Vitals) {
+    let Vitals { load, disk_total_gb, disk_free_gb, net, power, cpu_temp_c } = vitals;
+    let number = |value: Option<f64>| value.map(|value| json!(tenths(value)));
+    insert(usage, "loadAverage", load.map(|load| json!(load.map(hundredths))));
+    insert(usage, "diskTotalGb", number(*disk_total_gb));
+    insert(usage, "diskFreeGb", number(*disk_free_gb));
+    insert(usage, "cpuTemp", number(*cpu_temp_c));
+    if let Some(net) = net {
+        usage["netRxBytes"] = json!(net.rx_bytes);
+        usage["netTxBytes"] = json!(net.tx_bytes);
+    }
+    if let Some(power) = power {
+        insert(usage, "batteryPercent", number(power.battery_percent));
+        usage["onBattery"] = json!(power.on_battery);
+    }
 }
 
 const LEGACY_USAGE: [(&str, &str); 8] = [

@@ -139,13 +139,13 @@ fn first_cpu_mhz(cpuinfo: &str) -> Option<f64> {
 ///
 /// The file system is asked, not sysinfo's list of mounts: that lacks tmpfs and NFS, in whose place
 /// the disk below would be told, and making it touches every mount, of which any may hang.
-fn disk_of(path: &Path) -> Option<StatVfs> {
+pub(super) fn disk_of(path: &Path) -> Option<StatVfs> {
     // Some file systems do not tell their size, and say 0.
     let has_size = |disk: &StatVfs| disk.f_blocks > 0;
     absolute(path).ok()?.ancestors().find_map(|path| statvfs(path).ok()).filter(has_size)
 }
 
-fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
+pub(super) fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
     gib(blocks.saturating_mul(disk.f_frsize))
 }
 

@@ -6,6 +6,7 @@ mod cgroup;
 mod gpu;
 mod host;
 mod id;
+mod vitals;
 
 use std::fs;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 pub(crate) use gpu::{GpuWatch, watch};
 pub(crate) use host::{HostMeter, specs};
 pub(crate) use id::{read_machine_id, worker_id};
+pub(crate) use vitals::VitalsMeter;
 
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / (1_u64 << 30) as f64

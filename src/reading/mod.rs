@@ -45,6 +45,35 @@ pub(crate) struct HostUsage {
     pub(crate) ram_total_gb: f64,
 }
 
+/// How the machine is otherwise.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Vitals {
+    /// Over 1, 5 and 15 minutes.
+    pub(crate) load: Option<[f64; 3]>,
+    /// Of the disk that holds the state directory.
+    pub(crate) disk_total_gb: Option<f64>,
+    pub(crate) disk_free_gb: Option<f64>,
+    /// Since the reading before.
+    pub(crate) net: Option<Traffic>,
+    /// Only where there is a battery.
+    pub(crate) power: Option<Power>,
+    pub(crate) cpu_temp_c: Option<f64>,
+}
+
+/// What the network carried.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Traffic {
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+}
+
+/// Where the machine's power comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Power {
+    pub(crate) battery_percent: Option<f64>,
+    pub(crate) on_battery: bool,
+}
+
 /// How busy one GPU is.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GpuUsage {

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::backend::Status;
+use crate::reading::{Power, Traffic};
 use crate::work::{Blame, Decline, DeclineCode, Failure, JobId, LogLine, Stage};
 
 fn at() -> std::time::SystemTime {
@@ -76,6 +77,7 @@ fn beat(jobs: &[&str], gpus: Vec<GpuUsage>) -> Beat {
         jobs: jobs.iter().map(|id| JobId::parse(id).unwrap()).collect(),
         paused: None,
         reading: reading(gpus),
+        vitals: Vitals::default(),
         at: at(),
     }
 }
@@ -167,6 +169,30 @@ fn a_beat_names_its_jobs_and_leaves_out_what_was_not_measured() {
     let idle = heartbeat("3f0c9a", &beat(&[], vec![]), false);
     assert_eq!(idle["currentJobs"], json!([]));
     assert_eq!((idle.get("currentJob"), idle["usage"].get("gpus")), (None, None));
+}
+
+#[test]
+fn a_beat_tells_how_the_machine_is() {
+    let vitals = Vitals {
+        load: Some([0.524, 1.1, 2.0]),
+        disk_total_gb: Some(931.51),
+        disk_free_gb: Some(400.24),
+        net: Some(Traffic { rx_bytes: 18_234, tx_bytes: 9_120 }),
+        power: Some(Power { battery_percent: Some(64.0), on_battery: true }),
+        cpu_temp_c: Some(52.125),
+    };
+    let plain = heartbeat("3f0c9a", &beat(&[], vec![]), false);
+    let told = heartbeat("3f0c9a", &Beat { vitals, ..beat(&[], vec![]) }, false);
+    let mut more = told["usage"].as_object().cloned().unwrap();
+    more.retain(|key, _| plain["usage"].get(key).is_none());
+    assert_eq!(
+        Value::Object(more),
+        json!({
+            "loadAverage": [0.52, 1.1, 2.0], "diskTotalGb": 931.5, "diskFreeGb": 400.2,
+            "netRxBytes": 18234, "netTxBytes": 9120, "batteryPercent": 64.0, "onBattery": true,
+            "cpuTemp": 52.1,
+        })
+    );
 }
 
 #[test]
