@@ -6,6 +6,8 @@ mod cgroup;
 mod gpu;
 mod host;
 mod id;
+#[cfg_attr(not(test), expect(dead_code, reason = "the energy of a job will use it"))]
+mod rapl;
 mod vitals;
 
 use std::fs;
