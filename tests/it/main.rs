@@ -10,6 +10,7 @@ mod credentials;
 mod legacy;
 mod life;
 mod limits;
+mod machine;
 mod odd_jobs;
 mod odd_replies;
 mod offered_again;
