@@ -99,7 +99,10 @@ fn memory_v2(group: &Path) -> Option<u64> {
 
 fn memory_v1(group: &Path) -> Option<u64> {
     // Without a limit it is huge, and above what any machine has.
-    read_number(&group.join("memory.limit_in_bytes"))
+    let own: u64 = read_number(&group.join("memory.limit_in_bytes"))?;
+    // This one is that of the groups above too, of which a container may not see the folders.
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    Some(line_of(&stat, "hierarchical_memory_limit").map_or(own, |all| all.min(own)))
 }
 
 /// The number in the line `name number`.
@@ -143,7 +146,8 @@ impl Hierarchies {
             let groups = chain.iter().flat_map(Chain::groups);
             groups.filter_map(|group| Some((limit(group)?, group.to_owned())))
         });
-        limits.reduce(|tight, other| if other.0 < tight.0 { other } else { tight })
+        // Of equal limits the upper one is reached first: more counts against it.
+        limits.reduce(|tight, upper| if upper.0 <= tight.0 { upper } else { tight })
     }
 
     fn chain(&self, controller: &str) -> Option<Chain> {

@@ -119,6 +119,35 @@ fn the_tightest_on_the_way_up_holds_with_its_own_groups_use() {
 }
 
 #[test]
+fn version_1_tells_the_memory_limit_of_groups_that_a_container_does_not_see() {
+    let memory = |seen: &[(&str, &str)]| {
+        let all: Vec<_> = [
+            ("proc/self/mountinfo", V1_MOUNTS),
+            ("proc/self/cgroup", "4:memory:/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"),
+            ("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 1073741824\n"),
+        ]
+        .into_iter()
+        .chain(seen.iter().copied())
+        .collect();
+        let root = tree(&all);
+        let memory = found(&root).memory.unwrap();
+        (memory.bytes, memory.used())
+    };
+    assert_eq!(memory(&[]).0, GIB);
+
+    let group = [
+        ("proc/self/cgroup", "4:memory:/a\n"),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824"),
+        ("sys/fs/cgroup/memory/memory.usage_in_bytes", "700"),
+        ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "2147483648"),
+        ("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "300"),
+        ("sys/fs/cgroup/memory/a/memory.stat", "hierarchical_memory_limit 1073741824\n"),
+    ];
+    assert_eq!(memory(&group), (GIB, Some(700)), "the use is that of the group that is limited");
+}
+
+#[test]
 fn in_a_container_all_that_is_mounted_is_ours() {
     let mount = |top: &str| V2_MOUNT.replacen(" / ", &format!(" {top} "), 1);
     for (what, top, ours) in [
