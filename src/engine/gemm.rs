@@ -4,13 +4,13 @@
 //! them exactly, and they come out the same in any order, at any vector width, and with or without
 //! fused multiply-add.
 //!
-//! The kernel keeps a tile of C in registers over the whole depth: 12×32 with AVX-512, 6×16 with
+//! The kernel (`tile`) keeps a tile of C in registers over the whole depth: 12×32 with AVX-512, 6×16 with
 //! AVX2, 2×16 else. A and B lie in strips as high and as wide as a tile, so that each is read from its
 //! start to its end; a block of A's strips stays in the second cache while all of B passes.
 
-use fearless_simd::prelude::*;
-
 use super::splitmix::SplitMix64;
+use super::tile;
+use super::vector::{Level, mul_add};
 
 pub(super) const N: usize = 512;
 /// Divisible by the height of each tile. What the rows beyond [`N`] hold does not matter.
@@ -18,21 +18,18 @@ const HEIGHT: usize = 516;
 /// Rows of A that stay in the second cache (270 KB), again whole tiles of each height.
 const BLOCK: usize = 132;
 /// Of f32 in a cache line, and in the widest vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Integers in a word of the seeded stream.
 const PACKED: usize = 8;
 const WORD: usize = size_of::<u32>();
 /// Bytes in a row of words. Not a power of two, or all rows would meet in a few sets of the cache.
 const WORDS: usize = (N + LANES) * WORD;
-/// Depths for each turn of the innermost loop, whose counting would else cost a tenth of the speed.
-const UNROLL: usize = 4;
-
 /// Aligned to a cache line: a vector that crosses two is loaded at half the speed.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Aligned<const LEN: usize>([f32; LEN]);
+pub(super) struct Aligned<const LEN: usize>(pub(super) [f32; LEN]);
 
-type Line = Aligned<LANES>;
+pub(super) type Line = Aligned<LANES>;
 
 /// The matrices of one thread, C = A·B.
 pub(super) struct Matrices {
@@ -67,21 +64,21 @@ impl Matrices {
     /// This is Freivalds' check with signs y: yᵀC = (yᵀA)B, for a cost of n². It finds any single
     /// wrong element, and more of them with a chance of at least one half for each column.
     #[inline(always)]
-    pub(super) fn fill<S: Simd>(&mut self, simd: S, seed: u64, index: u64) -> Expected {
+    pub(super) fn fill<const W: usize>(&mut self, seed: u64, index: u64) -> Expected {
         let [for_a, for_b, for_signs] =
             [0, 1, 2].map(|part| SplitMix64::stream(seed, index * 3 + part));
         let signs = signs(for_signs);
         self.draw_words(for_a);
-        let through_a = match S::f32s::LEN {
-            16 => self.unpack_a::<S, 12>(simd, &signs),
-            8 => self.unpack_a::<S, 6>(simd, &signs),
-            _ => self.unpack_a::<S, 2>(simd, &signs),
+        let through_a = match W {
+            16 => self.unpack_a::<W, 12>(&signs),
+            8 => self.unpack_a::<W, 6>(&signs),
+            _ => self.unpack_a::<W, 2>(&signs),
         };
         self.draw_words(for_b);
-        let sums = match S::f32s::LEN {
-            16 => self.unpack_b::<S, 2, 2>(simd, &through_a),
-            8 => self.unpack_b::<S, 1, 2>(simd, &through_a),
-            _ => self.unpack_b::<S, 1, 4>(simd, &through_a),
+        let sums = match W {
+            16 => self.unpack_b::<W, 2, 2>(&through_a),
+            8 => self.unpack_b::<W, 1, 2>(&through_a),
+            _ => self.unpack_b::<W, 1, 4>(&through_a),
         };
         Expected { signs, sums }
     }
@@ -95,83 +92,80 @@ impl Matrices {
 
     /// Lays A into strips of `H` rows. Returns the signs times A.
     #[inline(always)]
-    fn unpack_a<S: Simd, const H: usize>(&mut self, simd: S, signs: &[f32; N]) -> [f32; N] {
-        let len = S::f32s::LEN;
-        let mut sums = [S::f32s::splat(simd, 0.0); N];
+    fn unpack_a<const W: usize, const H: usize>(&mut self, signs: &[f32; N]) -> [f32; N] {
+        let mut sums = [[0.0; W]; N];
         let a = self.a.as_chunks_mut::<H>().0.as_chunks_mut::<N>().0;
         for (strip, (a, signs)) in a.iter_mut().zip(signs.chunks(H)).enumerate() {
-            let mut padded = [0.0; LANES];
+            let mut padded = [0.0; W];
             padded[..signs.len()].copy_from_slice(signs);
-            let signs = S::f32s::from_slice(simd, &padded[..len]);
             let blocks =
                 a.as_chunks_mut::<PACKED>().0.iter_mut().zip(sums.as_chunks_mut::<PACKED>().0);
             for ((places, sums), words) in blocks.zip(self.words.chunks_exact(WORDS)) {
-                let columns = unpack(simd, &words[strip * H * WORD..]);
+                let columns: [[f32; W]; PACKED] = unpack(&words[strip * H * WORD..]);
                 for ((column, place), sum) in columns.iter().zip(places).zip(sums) {
-                    place.copy_from_slice(&column.as_slice()[..H]);
-                    *sum = signs.mul_add(*column, *sum);
+                    place.copy_from_slice(&column[..H]);
+                    *sum = mul_add(padded, *column, *sum);
                 }
             }
         }
         let mut totals = [0.0; N];
         for (total, sums) in totals.iter_mut().zip(sums) {
-            *total = sums.to_array().into_iter().sum();
+            *total = sums.into_iter().sum();
         }
         totals
     }
 
     /// Lays B into strips as wide as `L` lines, which are `V` vectors. Returns the scales times B.
     #[inline(always)]
-    fn unpack_b<S: Simd, const L: usize, const V: usize>(
+    fn unpack_b<const W: usize, const L: usize, const V: usize>(
         &mut self,
-        simd: S,
         scales: &[f32; N],
     ) -> Aligned<N> {
-        let len = S::f32s::LEN;
         let mut totals = Aligned([0.0; N]);
         let b = self.b.as_chunks_mut::<L>().0.as_chunks_mut::<N>().0;
         for (strip, (b, totals)) in
             b.iter_mut().zip(totals.0.chunks_exact_mut(L * LANES)).enumerate()
         {
-            let mut sums = [S::f32s::splat(simd, 0.0); V];
+            let mut sums = [[0.0; W]; V];
             let blocks =
                 b.as_chunks_mut::<PACKED>().0.iter_mut().zip(scales.as_chunks::<PACKED>().0);
             for ((lines, scales), words) in blocks.zip(self.words.chunks_exact(WORDS)) {
                 let words = &words[strip * L * LANES * WORD..][..L * LANES * WORD];
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    let rows = unpack(simd, &words[v * len * WORD..]);
+                    let rows: [[f32; W]; PACKED] = unpack(&words[v * W * WORD..]);
                     for ((row, scale), lines) in rows.iter().zip(scales).zip(&mut *lines) {
-                        let line = &mut lines[v * len / LANES].0;
-                        row.store_slice(&mut line[v * len % LANES..][..len]);
-                        *sum = row.mul_add(*scale, *sum);
+                        let line = &mut lines[v * W / LANES].0;
+                        line[v * W % LANES..][..W].copy_from_slice(row);
+                        *sum = mul_add([*scale; W], *row, *sum);
                     }
                 }
             }
-            for (sum, total) in sums.iter().zip(totals.chunks_exact_mut(len)) {
-                sum.store_slice(total);
-            }
+            totals.copy_from_slice(sums.as_flattened());
         }
         totals
     }
 
-    #[inline(always)]
-    pub(super) fn multiply<S: Simd>(&mut self, simd: S) {
-        match S::f32s::LEN {
-            16 => self.tiles::<S, 12, 2, 2>(simd),
-            8 => self.tiles::<S, 6, 1, 2>(simd),
-            _ => self.tiles::<S, 2, 1, 4>(simd),
+    pub(super) fn multiply(&mut self, level: Level) {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(proof) => self.tiles(|a, b, c, n| tile::avx512(proof, a, b, c, n)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(proof) => self.tiles(|a, b, c, n| tile::avx2(proof, a, b, c, n)),
+            Level::Baseline => self.tiles(tile::baseline),
         }
     }
 
-    /// Tiles of `H` rows, as wide as `L` lines, which are `V` vectors.
-    #[inline(always)]
-    fn tiles<S: Simd, const H: usize, const L: usize, const V: usize>(&mut self, simd: S) {
+    /// Tiles of `H` rows, as wide as `L` lines.
+    fn tiles<const H: usize, const L: usize>(
+        &mut self,
+        tile: impl Fn(&[[f32; H]; N], &[[Line; L]; N], &mut [Aligned<N>; H], usize),
+    ) {
         let b = self.b.as_chunks::<L>().0.as_chunks::<N>().0;
         for (a, c) in self.a.chunks(BLOCK * N).zip(self.c.chunks_mut(BLOCK)) {
             for (n, b) in b.iter().enumerate() {
                 let a = a.as_chunks::<H>().0.as_chunks::<N>().0;
                 for (a, c) in a.iter().zip(c.as_chunks_mut::<H>().0) {
-                    tile::<S, H, L, V>(simd, a, b, c, n * L * LANES);
+                    tile(a, b, c, n * L * LANES);
                 }
             }
         }
@@ -192,45 +186,15 @@ impl Matrices {
     }
 }
 
-#[inline(always)]
-fn tile<S: Simd, const H: usize, const L: usize, const V: usize>(
-    simd: S,
-    a: &[[f32; H]; N],
-    b: &[[Line; L]; N],
-    c: &mut [Aligned<N>; H],
-    column: usize,
-) {
-    let len = S::f32s::LEN;
-    let mut sums = [[S::f32s::splat(simd, 0.0); V]; H];
-    for (a, b) in a.as_chunks::<UNROLL>().0.iter().zip(b.as_chunks::<UNROLL>().0) {
-        for (a, lines) in a.iter().zip(b) {
-            let mut b = [S::f32s::splat(simd, 0.0); V];
-            for (v, b) in b.iter_mut().enumerate() {
-                *b = S::f32s::from_slice(simd, &lines[v * len / LANES].0[v * len % LANES..][..len]);
-            }
-            for (value, sums) in a.iter().zip(&mut sums) {
-                let value = S::f32s::splat(simd, *value);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = value.mul_add(b, *sum);
-                }
-            }
-        }
-    }
-    for (row, sums) in c.iter_mut().zip(sums) {
-        for (sum, place) in sums.iter().zip(row.0[column..].chunks_exact_mut(len)) {
-            sum.store_slice(place);
-        }
-    }
-}
-
 /// The integers in the first words, one vector for each four bits from the lowest up.
 #[inline(always)]
-fn unpack<S: Simd>(simd: S, words: &[u8]) -> [S::f32s; PACKED] {
-    let words: S::i32s = S::u8s::from_slice(simd, &words[..S::f32s::LEN * WORD]).bitcast();
-    let mut unpacked = [S::f32s::splat(simd, 0.0); PACKED];
+fn unpack<const W: usize>(words: &[u8]) -> [[f32; W]; PACKED] {
+    let mut unpacked = [[0.0; W]; PACKED];
     for (shift, values) in (0..).step_by(4).zip(&mut unpacked) {
-        let integers: S::f32s = ((words >> shift) & 15).to_float();
-        *values = integers - 8.0;
+        for (word, value) in words.as_chunks().0.iter().zip(values) {
+            let bits = u32::from_le_bytes(*word) >> shift & 15;
+            *value = bits as f32 - 8.0;
+        }
     }
     unpacked
 }
@@ -248,27 +212,13 @@ fn signs(mut numbers: SplitMix64) -> [f32; N] {
 
 #[cfg(test)]
 mod tests {
-    use fearless_simd::{Level, dispatch};
-
     use super::*;
-
-    /// One for each tile that this machine can run.
-    fn levels() -> Vec<Level> {
-        let best = Level::new();
-        #[cfg(target_arch = "x86_64")]
-        let between = best.as_avx512().and(best.as_avx2()).map(Simd::level);
-        #[cfg(not(target_arch = "x86_64"))]
-        let between = None;
-        [Level::baseline(), best].into_iter().chain(between).collect()
-    }
+    use crate::engine::vector::compiled_for;
 
     fn multiplied(level: Level, seed: u64, index: u64) -> (Matrices, Expected) {
         let mut matrices = Matrices::new();
-        let expected = dispatch!(level, simd => {
-            let expected = matrices.fill(simd, seed, index);
-            matrices.multiply(simd);
-            expected
-        });
+        let expected = compiled_for!(level, W => matrices.fill::<W>(seed, index));
+        matrices.multiply(level);
         (matrices, expected)
     }
 
@@ -293,7 +243,7 @@ mod tests {
     #[test]
     fn every_tile_gives_the_sums_written_out() {
         let (a, b) = (plain(7, 15), plain(7, 16));
-        let checksums = levels().into_iter().map(|level| {
+        let checksums = Level::all().into_iter().map(|level| {
             let (matrices, expected) = multiplied(level, 7, 5);
             // Rows at the borders of tiles, of blocks and of the matrix.
             for row in [0, 1, 2, 5, 6, 11, 12, 131, 132, 503, 504, 509, 510, 511] {
@@ -310,7 +260,7 @@ mod tests {
 
     #[test]
     fn one_wrong_element_anywhere_fails_the_check() {
-        let level = Level::new();
+        let level = Level::best();
         let (mut matrices, expected) = multiplied(level, 1, 0);
         for (row, column) in [(0, 0), (17, 300), (511, 511)] {
             for wrong in [1.0, -1.0, 1e30, f32::NAN] {
@@ -324,7 +274,7 @@ mod tests {
 
         // A factor that changes in memory between its making and its use.
         matrices.b[1234].0[5] += 1.0;
-        dispatch!(level, simd => matrices.multiply(simd));
+        matrices.multiply(level);
         assert_eq!(matrices.checksums(&expected), None);
     }
 }

@@ -17,13 +17,13 @@
 
 use std::time::Instant;
 
-use fearless_simd::{Level, dispatch};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::compute::{Computed, units};
 use super::gemm::{Matrices, N};
 use super::split::{self, Plan};
+use super::vector::{Level, compiled_for};
 use super::{Error, Progress};
 use crate::text;
 use crate::work::Compute;
@@ -51,12 +51,10 @@ pub(super) fn run(
 }
 
 fn product(matrices: &mut Matrices, seed: u64, index: u64) -> Result<[u8; 32], Error> {
-    let level = Level::new();
-    let checksums = dispatch!(level, simd => {
-        let expected = matrices.fill(simd, seed, index);
-        matrices.multiply(simd);
-        matrices.checksums(&expected)
-    });
+    let level = Level::best();
+    let expected = compiled_for!(level, W => matrices.fill::<W>(seed, index));
+    matrices.multiply(level);
+    let checksums = compiled_for!(level, _W => matrices.checksums(&expected));
     let checksums = checksums.ok_or(Error::WrongProduct(index))?;
     let mut hash = Sha256::new();
     checksums.iter().for_each(|sum| hash.update(sum.to_le_bytes()));

@@ -11,6 +11,8 @@ mod primes;
 mod sha256;
 mod split;
 mod splitmix;
+mod tile;
+mod vector;
 
 pub(crate) use compute::{Computed, run};
 

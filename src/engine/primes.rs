@@ -1,11 +1,11 @@
 //! The `primes` kernel: counts the primes below `max(10, round(amount · 10⁹))` by a segmented sieve
 //! of Eratosthenes. The result is the count, a number; the seed plays no part.
 
-use fearless_simd::{Level, dispatch};
 use serde_json::Value;
 
 use super::compute::{Computed, units};
 use super::split::{self, Plan};
+use super::vector::{Level, compiled_for};
 use super::{Error, Progress};
 use crate::work::Compute;
 
@@ -31,13 +31,13 @@ fn count_below(
     threads: usize,
     report: &mut dyn FnMut(Progress),
 ) -> Result<(u64, u64), Error> {
-    let level = Level::new();
+    let level = Level::best();
     let sieve = Sieve::below(limit);
     let plan = Plan { name: "primes", pieces: limit.div_ceil(sieve.segment), threads };
     let worker = || {
         let mut bits = vec![];
         let sieve = &sieve;
-        move |index| Ok(dispatch!(level, _ => sieve.count(index, &mut bits)))
+        move |index| Ok(compiled_for!(level, _W => sieve.count(index, &mut bits)))
     };
     // The prime 2 has no bit.
     let mut count = 1;

@@ -4,13 +4,13 @@
 //! `max(1, ceil(amount · 1024))` leaves. The result is the SHA-256, in hexadecimal, of the leaves'
 //! SHA-256 digests one after the other.
 
-use fearless_simd::{Level, dispatch};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::compute::{Computed, units};
 use super::split::{self, Plan};
 use super::splitmix::SplitMix64;
+use super::vector::{Level, compiled_for};
 use super::{Error, Progress};
 use crate::text;
 use crate::work::Compute;
@@ -39,12 +39,12 @@ pub(super) fn run(
 }
 
 fn leaf(seed: u64, index: u64) -> [u8; 32] {
-    let level = Level::new();
+    let level = Level::best();
     let mut numbers = SplitMix64::stream(seed, index);
     let mut chunk = [0; CHUNK];
     let mut hash = Sha256::new();
     for _ in 0..LEAF / CHUNK {
-        dispatch!(level, _ => numbers.fill(&mut chunk));
+        compiled_for!(level, _W => numbers.fill(&mut chunk));
         hash.update(chunk);
     }
     hash.finalize().into()
