@@ -177,6 +177,17 @@ Examples:
 /// The hidden subcommand under which a job's engine runs.
 pub(crate) const ENGINE: &str = "engine";
 
+/// The hidden subcommand under which the agent measures the processor.
+pub(crate) const SPEED: &str = "engine-speed";
+
+const BENCH_EXAMPLES: &str = "\
+It takes 4 seconds. The figure is kept in speed.json in the state directory, from where the worker
+registers it as its compute power; also while a worker runs there. Measure when nothing else does.
+
+Examples:
+  worker bench
+  worker bench --json | jq .gflops";
+
 pub(crate) fn command() -> Command {
     Command::new("worker")
         .version(env!("CARGO_PKG_VERSION"))
@@ -197,6 +208,23 @@ pub(crate) fn command() -> Command {
                 .about("See it work: an embedded backend, this worker, one job of each kernel")
                 .args(settings(|topic| topic == Log)),
         )
+        .subcommand(
+            Command::new("bench")
+                .about("Measure the processor: f32 matrix products on all cores")
+                .after_help(BENCH_EXAMPLES)
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("Print the result as JSON"),
+                )
+                .args(
+                    SETTINGS
+                        .iter()
+                        .filter(|setting| setting.topic == Log || setting.key == "state-dir")
+                        .map(arg),
+                ),
+        )
         .subcommand(mock_backend())
         .subcommand(
             Command::new("specs")
@@ -204,6 +232,7 @@ pub(crate) fn command() -> Command {
                 .args(settings(|_| true)),
         )
         .subcommand(Command::new(ENGINE).hide(true))
+        .subcommand(Command::new(SPEED).hide(true))
 }
 
 fn mock_backend() -> Command {

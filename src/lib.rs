@@ -69,7 +69,11 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     if name == cli::ENGINE {
         return command::engine::run();
     }
+    if name == cli::SPEED {
+        return command::engine::speed();
+    }
     match name {
+        "bench" => command::bench::run(args),
         "demo" => command::demo::run(args),
         "mock-backend" => command::mock_backend::run(args),
         "specs" => command::specs::run(args),

@@ -13,6 +13,7 @@ mod assignment;
 mod core;
 mod courier;
 mod event;
+mod measure;
 mod net;
 mod recover;
 mod signals;

@@ -145,7 +145,7 @@ impl Shown {
     }
 }
 
-fn bar(id: &str) -> ProgressBar {
+pub(super) fn bar(id: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:12} {bar:30} {percent:>3} % {msg}");
     let bar = ProgressBar::new(100).with_prefix(id.to_owned());
     // The template above is right; should a newer indicatif think otherwise, its default will do.

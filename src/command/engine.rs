@@ -1,6 +1,7 @@
-//! The hidden subcommand under which a job's engine runs, as a child of the agent.
+//! The hidden subcommands under which a job's engine and the measurement of the processor run, as
+//! children of the agent.
 //!
-//! It waits for one byte on stdin before it does anything, and ends with the end of stdin: the agent
+//! Each waits for one byte on stdin before it does anything, and ends with the end of stdin: the agent
 //! is gone then, and nobody would take the result.
 
 use std::io::{self, Read as _, Write as _};
@@ -20,20 +21,38 @@ use crate::store::replace;
 /// Below everything a person runs.
 const NICENESS: i32 = 10;
 
+/// Nobody waits for the figure.
+const LAST: i32 = 19;
+
 pub(crate) fn run() -> anyhow::Result<Exit> {
+    when_let_go(NICENESS, || {
+        let (input, output) =
+            config::job_folders().context("this subcommand is for the agent's use")?;
+        compute(&input, &output)
+    })
+}
+
+/// Measures the processor for the agent, which takes the result from the last line.
+pub(crate) fn speed() -> anyhow::Result<Exit> {
+    when_let_go(LAST, || {
+        let measured = super::bench::measure(&mut tell)?;
+        writeln!(io::stdout(), "{}", json!({"result": measured}))?;
+        Ok(())
+    })
+}
+
+fn when_let_go(niceness: i32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Exit> {
     if io::stdin().read(&mut [0])? == 0 {
         return Ok(Exit::Stopped);
     }
-    let (input, output) =
-        config::job_folders().context("this subcommand is for the agent's use")?;
-    // Refused only to those who may not even be nicer to others; then the job runs as it is.
-    nice(NICENESS).ok();
+    // Refused only to those who may not even be nicer to others; then it runs as it is.
+    nice(niceness).ok();
     thread::scope(|scope| {
         thread::Builder::new()
             .name("lifeline".into())
             .spawn_scoped(scope, end_with_agent)
             .context("cannot start the lifeline")?;
-        let done = compute(&input, &output);
+        let done = work();
         if let Err(error) = &done {
             super::complain(error);
         }

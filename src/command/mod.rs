@@ -1,5 +1,6 @@
 //! The subcommands, one file each. The only place that prints to stdout.
 
+pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod engine;
 pub(crate) mod mock_backend;

@@ -121,6 +121,13 @@ pub(crate) fn log_from_args(args: &ArgMatches) -> Result<Log, Problems> {
     layers.verdict(log)
 }
 
+/// Where the state is, for commands that need nothing else.
+pub(crate) fn state_dir_from_args(args: &ArgMatches) -> Result<(PathBuf, Log), Problems> {
+    let mut layers = Layers::read(args);
+    let settled = (state_dir(&mut layers), log(&mut layers));
+    layers.verdict(settled)
+}
+
 fn log(layers: &mut Layers) -> Log {
     let mut on = |key| layers.parse(key, value::switch).unwrap_or(false);
     let level = match (on("verbose"), on("quiet")) {

@@ -13,6 +13,8 @@ use super::tile;
 use super::vector::{Level, mul_add};
 
 pub(super) const N: usize = 512;
+/// Of one product.
+pub(super) const FLOP: f64 = 2.0 * (N * N * N) as f64;
 /// Divisible by the height of each tile. What the rows beyond [`N`] hold does not matter.
 const HEIGHT: usize = 516;
 /// Rows of A that stay in the second cache (270 KB), again whole tiles of each height.

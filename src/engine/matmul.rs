@@ -21,7 +21,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::compute::{Computed, units};
-use super::gemm::{Matrices, N};
+use super::gemm::{FLOP, Matrices};
 use super::split::{self, Plan};
 use super::vector::{Level, compiled_for};
 use super::{Error, Progress};
@@ -29,14 +29,13 @@ use crate::text;
 use crate::work::Compute;
 
 const FLOP_PER_UNIT: f64 = 1e12;
-const FLOP_PER_PRODUCT: f64 = 2.0 * (N * N * N) as f64;
 
 pub(super) fn run(
     task: &Compute,
     threads: usize,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Computed, Error> {
-    let products = units(task.amount, FLOP_PER_UNIT / FLOP_PER_PRODUCT, f64::ceil).max(1);
+    let products = units(task.amount, FLOP_PER_UNIT / FLOP, f64::ceil).max(1);
     let plan = Plan { name: "matmul", pieces: products, threads };
     let mut root = Sha256::new();
     let worker = || {
@@ -45,7 +44,7 @@ pub(super) fn run(
     };
     let start = Instant::now();
     split::in_order(plan, worker, |digest| root.update(digest), report)?;
-    let gflops = products as f64 * FLOP_PER_PRODUCT / start.elapsed().as_secs_f64() / 1e9;
+    let gflops = products as f64 * FLOP / start.elapsed().as_secs_f64() / 1e9;
     let result = Value::from(text::hex(&root.finalize()));
     Ok(Computed { iterations: products, result, gflops: Some(gflops) })
 }

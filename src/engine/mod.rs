@@ -9,12 +9,14 @@ mod gemm;
 mod matmul;
 mod primes;
 mod sha256;
+mod speed;
 mod split;
 mod splitmix;
 mod tile;
 mod vector;
 
 pub(crate) use compute::{Computed, run};
+pub(crate) use speed::{Sustained, measure};
 
 /// How far a piece of work is.
 #[derive(Debug, Clone, PartialEq, Eq)]

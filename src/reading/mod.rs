@@ -3,8 +3,10 @@
 //! What could not be measured is `None`, never zero.
 
 mod flat;
+mod speed;
 
 pub(crate) use flat::{FlatGpu, flatten};
+pub(crate) use speed::{Measured, Speed};
 
 /// What the machine is. Sizes are in GiB, as the backends mean by "GB".
 #[derive(Debug, Clone, PartialEq)]

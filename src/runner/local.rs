@@ -5,11 +5,13 @@ use std::path::Path;
 use crate::process::Program;
 use crate::work::JobId;
 
+/// The link and not the path it leads to: an upgrade may have replaced the file since.
+const THIS: &str = "/proc/self/exe";
+
 /// The embedded engine: this same binary under its hidden subcommand.
 pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
     Program {
-        // The link and not the path it leads to: an upgrade may have replaced the file since.
-        path: "/proc/self/exe".into(),
+        path: THIS.into(),
         args: vec![subcommand.into()],
         env: vec![
             ("WORKER_JOB_ID", id.as_str().into()),
@@ -18,4 +20,9 @@ pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
         ],
         dir: work.to_owned(),
     }
+}
+
+/// The measurement of the processor: this same binary again.
+pub(crate) fn speed(subcommand: &str) -> Program {
+    Program { path: THIS.into(), args: vec![subcommand.into()], env: vec![], dir: "/".into() }
 }

@@ -2,4 +2,4 @@
 
 mod local;
 
-pub(crate) use local::engine;
+pub(crate) use local::{engine, speed};

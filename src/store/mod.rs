@@ -1,4 +1,5 @@
-//! What survives a crash: the lock, the worker's id, the job records and the ledger.
+//! What survives a crash: the lock, the worker's id, the job records, the ledger and
+//! the measured speed.
 //!
 //! The rule of the house is "record, then effect": a transition is on disk, synced, before anything
 //! outside can see it. Each record has one writer at a time (the job's thread until its outcome is
@@ -8,6 +9,7 @@ mod file;
 mod ledger;
 mod lock;
 mod record;
+mod speed;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use file::{FileError, replace};
 pub(crate) use record::{Phase, ReadError, Record};
+pub(crate) use speed::write_speed;
 
 use crate::work::{Booking, JobId, Key, Outcome};
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
+mod bench;
 mod cancelling;
 mod command_line;
 mod completing;
