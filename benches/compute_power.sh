@@ -99,15 +99,20 @@ row() {
     printf '%-20s %8s GFLOP/s  (%s to %s; got %.0f %% of the cores)\n' "$1" "$median" "$least" "$most" \
         "$(awk -v s="$share" 'BEGIN { print s * 100 }')"
 }
+most() { summary "$1" | cut -d' ' -f3; }
+median() { summary "$1" | cut -d' ' -f1; }
+greater() { awk -v a="$1" -v b="$2" 'BEGIN { print (a > b ? a : b) }'; }
+
 row 'worker bench' "$dir/ours"
-best=0
+best_median=0
+best_most=0
 for size in $SIZES; do
     row "NumPy, n = $size" "$dir/numpy-$size"
-    read -r median _ <<<"$(summary "$dir/numpy-$size")"
-    best=$(awk -v a="$best" -v b="$median" 'BEGIN { print a > b ? a : b }')
+    best_median=$(greater "$best_median" "$(median "$dir/numpy-$size")")
+    best_most=$(greater "$best_most" "$(most "$dir/numpy-$size")")
 done
-read -r our _ <<<"$(summary "$dir/ours")"
-awk -v a="$our" -v b="$best" 'BEGIN {
-    printf "ours / NumPy at its best: %.2f  %s\n", a / b, a < b ? "MISSED" : "ok"
-    exit a < b
+awk -v a="$(median "$dir/ours")" -v b="$best_median" -v c="$(most "$dir/ours")" -v d="$best_most" 'BEGIN {
+    printf "ours / NumPy at its best size: %.2f by medians (%.2f by best rounds)  %s\n",
+        a / b, c / d, (a < b ? "MISSED" : "ok")
+    exit (a < b)
 }'
