@@ -4,8 +4,8 @@
 //! them exactly, and they come out the same in any order, at any vector width, and with or without
 //! fused multiply-add.
 //!
-//! The kernel (`tile`) keeps a tile of C in registers over the whole depth: 12×32 with AVX-512, 6×16 with
-//! AVX2, 2×16 else. A and B lie in strips as high and as wide as a tile, so that each is read from its
+//! The kernel (`tile`) keeps a tile of C in registers over the whole depth: 12×32 with AVX-512, 6×16
+//! with AVX2, 2×16 else. A and B lie in strips as high and as wide as a tile, so that each is read from its
 //! start to its end; a block of A's strips stays in the second cache while all of B passes.
 
 use super::splitmix::SplitMix64;
