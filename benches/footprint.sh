@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Measures what the agent costs a computer that has nothing to do, against `worker mock-backend` on
-# loopback, and prints it beside the budget. Exits 1 if a budget is missed.
+# loopback, and prints it beside the budget; then the same with eight GPUs, by the scripted driver of
+# the tests. Exits 1 if a budget is missed.
 #
 # Needs Linux, bash 5 and nothing else. Measure on a machine that is otherwise quiet.
 #
-#   STARTS=20 BEATS=30 benches/footprint.sh
+#   STARTS=20 BEATS=30 GPU_BEATS=12 benches/footprint.sh
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 
 STARTS=${STARTS:-20}
 BEATS=${BEATS:-30}
-worker=${CARGO_TARGET_DIR:-target}/release/worker
+GPU_BEATS=${GPU_BEATS:-12}
+built=${CARGO_TARGET_DIR:-target}/release
+worker=$built/worker
 
-cargo build --release --locked --quiet
+cargo build --release --locked --quiet --workspace
 
 dir=$(mktemp -d)
 pids=()
@@ -51,8 +54,13 @@ url=$(sed -n 's/^listening on //p' "$dir/mock.out")
 # Starts a worker; its id is its name in the mock's log.
 agent=
 start_agent() {
-    "$worker" --backend "$url" --worker-id "$1" --state-dir "$dir/$1" --heartbeat-interval 1s \
-        2>"$dir/$1.log" &
+    local name=$1
+    shift
+    # Its own measuring of the processor is no part of being idle.
+    mkdir -p "$dir/$name"
+    [ ! -e "$dir/speed.json" ] || cp "$dir/speed.json" "$dir/$name/"
+    "$worker" --backend "$url" --worker-id "$name" --state-dir "$dir/$name" "$@" \
+        2>"$dir/$name.log" &
     agent=$!
 }
 
@@ -68,7 +76,7 @@ times=()
 for n in $(seq "$STARTS"); do
     : >"$dir/mock.log"
     began=${EPOCHREALTIME/./}
-    start_agent "start-$n"
+    start_agent "start-$n" --heartbeat-interval 1s
     pids+=("$agent")
     wait_until registered >/dev/null
     line=$(registered)
@@ -84,7 +92,8 @@ start_median=${times[$((${#times[@]} / 2))]}
 start_range="${times[0]} to ${times[-1]}"
 
 # Idle: resident memory, and processor time over a number of heartbeats.
-start_agent idle
+"$worker" bench --quiet --state-dir "$dir" >/dev/null
+start_agent idle --heartbeat-interval 1s
 pids+=("$agent")
 wait_until has_beats idle 5
 memory() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$agent/status"; }
@@ -101,6 +110,32 @@ beats=$(($(beats_of idle) - first))
 cpu_after=$(cpu_ns)
 rss_after=$(memory VmRSS)
 size=$(stat -c %s "$worker")
+kill -TERM "$agent"
+
+# With eight GPUs. Its thread samples them every 5 s, whatever the beats do.
+processes="\"compute\": [{\"pid\": 1}, {\"pid\": $$}], \"graphics\": [{\"pid\": $$}]"
+gpus=$(printf ", {$processes}%.0s" {1..8})
+echo "{\"gpus\": [${gpus#, }]}" >"$dir/gpus.json"
+SCRIPTED_NVML=$dir/gpus.json start_agent gpus --heartbeat-interval 5s \
+    --nvml-library "$built/libscripted_nvml.so"
+pids+=("$agent")
+wait_until has_beats gpus 2
+gpu_thread=$(dirname "$(grep -lx gpu "/proc/$agent/task/"*/comm)")
+sampler_ns() { awk '{ print $1 }' "$gpu_thread/schedstat"; }
+gpus_rss=$(memory VmRSS)
+gpus_first=$(beats_of gpus)
+gpus_before=$(cpu_ns)
+sampler_before=$(sampler_ns)
+began=${EPOCHREALTIME/./}
+while ! has_beats gpus $((gpus_first + GPU_BEATS)); do
+    kill -0 "$agent" 2>/dev/null || die "the worker ended: $(tail -n 3 "$dir/gpus.log")"
+    sleep 0.2
+done
+samples=$(((${EPOCHREALTIME/./} - began + 2500000) / 5000000))
+gpus_beats=$(($(beats_of gpus) - gpus_first))
+sampler_after=$(sampler_ns)
+gpus_after=$(cpu_ns)
+gpus_rss_after=$(memory VmRSS)
 
 missed=0
 # row WHAT FIGURE UNIT BUDGET HOW
@@ -120,4 +155,10 @@ row 'idle memory' "$(ratio "$rss_after" 1024)" MiB 6 \
     "VmRSS after $((first + beats)) beats; $(ratio "$rss" 1024) after $first, of it $(ratio "$anon" 1024) anonymous"
 row 'CPU a heartbeat' "$(ratio $((cpu_after - cpu_before)) $((beats * 1000000)))" ms 2 \
     "all threads, over $beats beats of 1 s"
+row 'CPU a beat, 8 GPUs' "$(ratio $((gpus_after - gpus_before)) $((gpus_beats * 1000000)))" ms 2 \
+    "all threads, over $gpus_beats beats of 5 s"
+row 'sample of 8 GPUs' "$(ratio $((sampler_after - sampler_before)) $((samples * 1000000)))" ms 1 \
+    "over $samples samples"
+row 'growth, 8 GPUs' "$(ratio $((gpus_rss_after - gpus_rss)) 1024)" MiB 0.1 \
+    "VmRSS, to $(ratio "$gpus_rss_after" 1024) over the same beats"
 [ "$missed" -eq 0 ]

@@ -92,6 +92,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "ID",
         "A stable name of this worker [default: made from the machine's id and kept in the state directory]",
     ),
+    setting(
+        Machine,
+        "nvml-library",
+        "PATH",
+        "NVIDIA's management library, where the system does not find it [default: libnvidia-ml.so.1]",
+    ),
     setting(Work, "slots", "N", "Jobs at once [default: 1]"),
     switch(Work, "once", "Take one job, deliver its result and stop; the same as --max-jobs 1"),
     setting(
@@ -182,7 +188,8 @@ pub(crate) const SPEED: &str = "engine-speed";
 
 const BENCH_EXAMPLES: &str = "\
 It takes 4 seconds. The figure is kept in speed.json in the state directory, from where the worker
-registers it as its compute power; also while a worker runs there. Measure when nothing else does.
+registers it as its compute power when it starts. A worker measures by itself where there is none.
+Measure when nothing else runs: the figure of a busy machine is shown, but not kept.
 
 Examples:
   worker bench
@@ -229,6 +236,12 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("specs")
                 .about("Print what would be registered, as JSON")
+                .arg(
+                    Arg::new("human")
+                        .long("human")
+                        .action(ArgAction::SetTrue)
+                        .help("Print a card for people to read instead"),
+                )
                 .args(settings(|_| true)),
         )
         .subcommand(Command::new(ENGINE).hide(true))

@@ -404,6 +404,8 @@ pub(crate) struct Report {
     pub(crate) lines: Vec<LogLine>,
     pub(crate) worked: Duration,
     pub(crate) reading: Option<crate::reading::Reading>,
+    /// What the job has cost so far, as far as it was measured.
+    pub(crate) energy_kwh: Option<f64>,
     pub(crate) at: SystemTime,
 }
 

@@ -13,9 +13,9 @@ use super::Shared;
 use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::job::{self, Limits, Offer, Run, Watch};
-use crate::machine::HostMeter;
+use crate::machine::{EnergyMeter, HostMeter};
 use crate::process::{Child, Program};
-use crate::reading::Reading;
+use crate::reading::{GpuUsage, Reading};
 use crate::store::{Phase, Record, replace};
 use crate::work::{
     Attempt, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage, Task,
@@ -89,6 +89,17 @@ impl Assignment<'_> {
         let mut meter = HostMeter::new();
         let gpus = &self.shared.gpus;
         let mut read = || Reading { host: meter.read(), gpus: gpus.latest().usage };
+        let mut energy_meter = EnergyMeter::new(child.id());
+        let mut energy = |cpu| {
+            let usage = gpus.latest().usage;
+            let ours =
+                |gpu: &GpuUsage| gpu.users.as_ref().is_some_and(|users| !users.own.is_empty());
+            if usage.iter().any(ours) {
+                // What it costs is to be known to its end, and not to the last look before.
+                gpus.look_soon();
+            }
+            energy_meter.read(cpu, &usage)
+        };
         let mut report = |report: Report| {
             let report = Box::new(report);
             self.tell(Event::Progress { key: self.key.clone(), report });
@@ -98,8 +109,13 @@ impl Assignment<'_> {
             report_every: self.shared.config.rules.progress_interval,
             grace: GRACE,
         };
-        let mut watch =
-            Watch { orders: &self.orders, limits, read: &mut read, report: &mut report };
+        let mut watch = Watch {
+            orders: &self.orders,
+            limits,
+            read: &mut read,
+            energy: &mut energy,
+            report: &mut report,
+        };
         let (run, costs) = match job::watch(child, &mut watch) {
             Ok(ended) => ended,
             Err(error) => {

@@ -21,6 +21,12 @@ pub(crate) enum Event {
         sent: Time,
         answer: Result<Heard, Error>,
     },
+    /// Other facts of this machine than those registered are true now.
+    MachineChanged,
+    /// No speed is stored, or not that of this machine as it is now.
+    SpeedUnknown,
+    /// The machine's speed, which is stored now, or why it could not be measured.
+    Measured(Result<f64, String>),
     /// A running job tells how far it is.
     Progress {
         key: Key,
@@ -145,6 +151,8 @@ pub(crate) enum Action {
     Forget {
         key: Key,
     },
+    Measure,
+    StopMeasuring,
     Log(log::Level, String),
     Exit(Exit),
     /// Leave without waiting for anything.

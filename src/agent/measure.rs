@@ -1,13 +1,15 @@
 //! Measures the processor in a child of this binary, which can be stopped at any time.
 
 use std::io::PipeReader;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::process::{Child, Program, Stream, Woken};
-use crate::reading::Measured;
-use crate::{cli, clock, runner};
+use crate::reading::{Measured, Speed};
+use crate::store::write_speed;
+use crate::{cli, clock, machine, runner};
 
 /// Far more than the 3.5 s that it takes on a machine with nothing else to do.
 const BOUND: Duration = Duration::from_secs(30);
@@ -18,13 +20,20 @@ struct Told {
     result: Measured,
 }
 
-/// Measures; nothing if told to stop by `orders`, by a byte or by their end.
+/// Measures, and keeps the figure in the state directory; nothing if told to stop by `orders`, by a
+/// byte or by their end.
 ///
 /// # Errors
 /// The child failed, or the machine was too busy for its figure to mean anything.
-#[expect(dead_code, reason = "for the loop, which comes next")]
-pub(super) fn measure_in_child(orders: &PipeReader) -> Result<Option<Measured>, String> {
-    watch(&runner::speed(cli::SPEED), orders)
+pub(super) fn run(orders: &PipeReader, state_dir: &Path) -> Option<Result<f64, String>> {
+    let measured = match watch(&runner::speed(cli::SPEED), orders).transpose()? {
+        Ok(measured) => measured,
+        Err(error) => return Some(Err(error)),
+    };
+    let gflops = measured.gflops;
+    let speed = Speed::new(measured, &machine::specs(state_dir, vec![]));
+    let kept = write_speed(state_dir, &speed);
+    Some(kept.map(|_| gflops).map_err(|error| error.to_string()))
 }
 
 fn watch(program: &Program, orders: &PipeReader) -> Result<Option<Measured>, String> {
@@ -51,7 +60,9 @@ fn watch(program: &Program, orders: &PipeReader) -> Result<Option<Measured>, Str
     }
     let status = child.finish(&mut sink).map_err(failed)?;
     match told {
-        Some(Told { result }) if status.success() && result.is_quiet() => Ok(Some(result)),
+        Some(Told { result }) if status.success() && result.is_plausible() && result.is_quiet() => {
+            Ok(Some(result))
+        }
         Some(Told { result }) if status.success() => Err(format!(
             "the machine is busy: measuring its processor got {:.0} % of the time",
             result.cpu_share * 100.0

@@ -4,7 +4,8 @@
 //! signals ─┐                          ┌─► net      registers and beats
 //! net ─────┤                          ├─► courier  progress, questions, completions
 //! courier ─┼─► Event ─► core ─► Action┤
-//! jobs ────┘                          └─► a thread a job
+//! jobs ────┤                          ├─► a thread a job
+//! speed ───┘                          └─► speed    measures the processor, when nothing runs
 //! ```
 //! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent
 //! down if it panics.
@@ -13,6 +14,7 @@ mod assignment;
 mod core;
 mod courier;
 mod event;
+mod gpu_roll;
 mod measure;
 mod net;
 mod recover;
@@ -31,8 +33,7 @@ use crate::clock;
 use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
 use crate::job::Offer;
-use crate::machine::{self, GpuWatch};
-use crate::reading::Specs;
+use crate::machine::{self, GpuWatch, Gpus};
 use crate::store::{self, Phase, ReadError, Record, Store};
 use crate::work::{Attempt, Key, Kind, Order, Outcome};
 use event::{Action, Event};
@@ -73,6 +74,13 @@ struct Shared {
     worker_id: String,
 }
 
+impl Shared {
+    /// What is to be registered of this machine now.
+    fn facts(&self, gpus: &Gpus) -> Facts {
+        facts(&self.config.identity, self.worker_id.clone(), self.config.rules.slots, gpus)
+    }
+}
+
 /// Works for the backend until there is a reason to stop.
 pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let store = Store::open(&config.identity.state_dir)?;
@@ -81,7 +89,8 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
         None => store.worker_id(|| make_worker_id(&config.identity))?,
     };
     let backend = Backend::new(&config.connection, worker_id.clone())?;
-    let gpus = machine::watch(GPU_PERIOD);
+    let library = config.identity.nvml_library.as_deref();
+    let gpus = machine::watch(library, GPU_PERIOD);
     let shared = Shared { config, store, backend, gpus, worker_id };
     log::info!(
         "started version={} worker={} backend={} config={}",
@@ -94,6 +103,9 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
             .as_ref()
             .map_or_else(|| "none".into(), |file| file.display().to_string()),
     );
+    if let Some(library) = &shared.config.identity.nvml_library {
+        log::info!("GPU driver library: {}", library.display());
+    }
     let left = recover(&shared)?;
     let now = clock::since_boot();
     let rules = shared.config.rules.clone();
@@ -117,7 +129,8 @@ fn work<'scope>(
     spawn(scope, "courier", &events, move |events| {
         courier::run(shared, &courier_orders, &events);
     })?;
-    let mut hands = Hands { scope, shared, events, net, courier, orders: BTreeMap::new() };
+    let mut hands =
+        Hands { scope, shared, events, net, courier, orders: BTreeMap::new(), measuring: None };
     let mut event = Event::Tick;
     loop {
         if let Event::Panicked(name) = event {
@@ -196,6 +209,8 @@ struct Hands<'scope, 'env> {
     courier: Sender<courier::Order>,
     /// The pipe to each running job.
     orders: BTreeMap<Key, PipeWriter>,
+    /// The measuring of the machine's speed ends with this.
+    measuring: Option<PipeWriter>,
 }
 
 impl Hands<'_, '_> {
@@ -234,6 +249,8 @@ impl Hands<'_, '_> {
                 log_error(self.shared.store.note_wait(&key, waited));
             }
             Action::Forget { key } => self.shared.store.forget(&key),
+            Action::Measure => self.measure(),
+            Action::StopMeasuring => self.measuring = None,
             Action::Log(level, line) => log::log!(level, "{line}"),
             Action::Exit(exit) => return Some(exit),
             Action::ExitNow(exit) => leave_now(exit),
@@ -256,6 +273,23 @@ impl Hands<'_, '_> {
                 events,
             });
         })
+    }
+
+    fn measure(&mut self) {
+        let begun = io::pipe().map_err(|cause| Error::Start { what: "measuring", cause });
+        let begun = begun.and_then(|(orders, giver)| {
+            self.measuring = Some(giver);
+            let state_dir = &self.shared.config.identity.state_dir;
+            spawn(self.scope, "speed", &self.events, move |events| {
+                if let Some(answer) = measure::run(&orders, state_dir) {
+                    // Without a loop the agent is ending; it will be measured again.
+                    events.send(Event::Measured(answer)).ok();
+                }
+            })
+        });
+        if let Err(error) = begun {
+            self.tell(Event::Measured(Err(error.to_string())));
+        }
     }
 
     fn order(&self, key: &Key, order: Order) {
@@ -345,15 +379,20 @@ fn make_worker_id(identity: &Identity) -> String {
 }
 
 /// What would be registered of this machine.
-pub(crate) fn facts(identity: &Identity, slots: usize, gpus: &GpuWatch) -> Result<Facts, Error> {
+///
+/// With the reason why there is no GPU, or not every one.
+pub(crate) fn facts_without_agent(identity: &Identity, slots: usize) -> (Facts, Option<String>) {
     let kept = store::read_worker_id(&identity.state_dir).ok().flatten();
     let worker_id = identity.worker_id.clone().or(kept);
     let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
-    let specs = machine::specs(&identity.state_dir, gpus.wait_first(GPU_FIRST).specs.to_vec());
-    Ok(make_facts(identity, worker_id, slots, specs))
+    let watch = machine::watch(identity.nvml_library.as_deref(), GPU_PERIOD);
+    let gpus = watch.wait_first(GPU_FIRST);
+    let facts = facts(identity, worker_id, slots, &gpus);
+    (facts, gpus.absence.map(|absence| absence.reason().to_owned()))
 }
 
-fn make_facts(identity: &Identity, worker_id: String, slots: usize, specs: Specs) -> Facts {
+fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: &Gpus) -> Facts {
+    let specs = machine::specs(&identity.state_dir, gpus.specs.to_vec());
     let short = worker_id.get(..8).unwrap_or(&worker_id);
     Facts {
         name: identity.name.clone().unwrap_or_else(|| format!("Provider-{short}")),
@@ -365,6 +404,10 @@ fn make_facts(identity: &Identity, worker_id: String, slots: usize, specs: Specs
         price: identity.price,
         slots,
         kinds: Kind::ALL.map(Kind::name).to_vec(),
+        // Of this machine as it is now, or it has to be measured anew.
+        gflops: store::read_speed(&identity.state_dir)
+            .filter(|speed| speed.fits(&specs))
+            .map(|speed| speed.measured.gflops),
         specs,
         worker_id,
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender};
 
 use super::event::{Event, Heard};
-use super::{GPU_FIRST, Shared, make_facts};
-use crate::backend::{Beat, BeatReply, RegisterError, Status};
+use super::gpu_roll::GpuRoll;
+use super::{GPU_FIRST, Shared};
+use crate::backend::{Beat, BeatReply, Status};
 use crate::job;
-use crate::machine::{self, HostMeter, VitalsMeter};
+use crate::machine::{HostMeter, VitalsMeter};
 use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
@@ -29,15 +30,31 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
     let mut meter = HostMeter::with_boot();
     let mut vitals = VitalsMeter::new(&shared.config.identity.state_dir);
     let mut said = Said::default();
+    let mut roll = GpuRoll::default();
+    // Once: a driver that hangs is to hang nobody but itself.
+    shared.gpus.wait_first(GPU_FIRST);
     for order in orders {
         let event = match order {
-            Order::Register => Event::Registered(register(shared, &mut said)),
+            Order::Register => {
+                let gpus = shared.gpus.latest();
+                roll.call(&gpus);
+                let facts = shared.facts(&gpus);
+                if facts.gflops.is_none() {
+                    events.send(Event::SpeedUnknown).ok();
+                }
+                Event::Registered(shared.backend.register(&facts))
+            }
             Order::Beat { status, jobs, paused } => {
                 let sent = clock::since_boot();
                 let gpus = shared.gpus.latest();
+                if roll.call(&gpus) {
+                    events.send(Event::MachineChanged).ok();
+                }
+                let gpu_absence = roll.missing();
                 let reading = Reading { host: meter.read(), gpus: gpus.usage };
                 let vitals = vitals.read();
-                let beat = Beat { status, jobs, paused, reading, vitals, at: clock::wall() };
+                let at = clock::wall();
+                let beat = Beat { status, jobs, paused, reading, gpu_absence, vitals, at };
                 let answer = shared.backend.heartbeat(&beat);
                 Event::Beat { sent, answer: answer.map(|reply| hear(shared, reply, &mut said)) }
             }
@@ -46,18 +63,6 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
             return;
         }
     }
-}
-
-fn register(shared: &Shared, said: &mut Said) -> Result<(), RegisterError> {
-    let config = &shared.config;
-    let gpus = shared.gpus.wait_first(GPU_FIRST);
-    if let Some(trouble) = &gpus.trouble {
-        said.once(log::Level::Info, &format!("GPU: {trouble}"));
-    }
-    let specs = machine::specs(&config.identity.state_dir, gpus.specs.to_vec());
-    let id = shared.worker_id.clone();
-    let facts = make_facts(&config.identity, id, config.rules.slots, specs);
-    shared.backend.register(&facts)
 }
 
 /// Takes a reply apart. What cannot be understood is said once, and is nobody else's trouble.

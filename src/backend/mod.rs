@@ -42,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) slots: usize,
     pub(crate) kinds: Vec<&'static str>,
     pub(crate) specs: Specs,
+    /// Of all its cores, in f32, as measured.
+    pub(crate) gflops: Option<f64>,
 }
 
 /// What a heartbeat says.
@@ -52,6 +54,8 @@ pub(crate) struct Beat {
     pub(crate) jobs: Vec<JobId>,
     pub(crate) paused: Option<String>,
     pub(crate) reading: Reading,
+    /// Why a GPU that should be there is not told of.
+    pub(crate) gpu_absence: Option<String>,
     pub(crate) vitals: Vitals,
     pub(crate) at: SystemTime,
 }

@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Beat, Facts};
-use crate::reading::{FlatGpu, GpuSpecs, GpuUsage, HostUsage, Reading, Specs, Vitals, flatten};
+use crate::reading::{
+    FlatGpu, GpuSpecs, GpuUsage, HostUsage, MigSpecs, Reading, Specs, Vitals, flatten,
+};
 use crate::work::{Attempt, Ending, Object, Outcome, Reason, Report};
 use crate::{clock, text};
 
@@ -23,6 +25,8 @@ pub(crate) struct Register<'a> {
     name: &'a str,
     address: &'a str,
     location: &'a str,
+    #[serde(rename = "computePower", skip_serializing_if = "Option::is_none")]
+    compute_power: Option<f64>,
     #[serde(rename = "pricePerHour")]
     price_per_hour: f64,
     #[serde(rename = "isActive")]
@@ -74,6 +78,24 @@ struct RegisterGpu<'a> {
     driver: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     power_limit_w: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pci: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    theoretical_gflops: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute_mode: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mig: Vec<RegisterMig<'a>>,
+}
+
+#[derive(Serialize)]
+struct RegisterMig<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vram_gb: Option<f64>,
 }
 
 impl<'a> Register<'a> {
@@ -85,6 +107,7 @@ impl<'a> Register<'a> {
             name: &facts.name,
             address: &facts.address,
             location: &facts.location,
+            compute_power: facts.gflops.map(tenths),
             price_per_hour: facts.price,
             is_active: true,
             specs: RegisterSpecs {
@@ -120,6 +143,18 @@ fn register_gpu(gpu: &GpuSpecs) -> RegisterGpu<'_> {
         vram_gb: gpu.vram_gb.map(tenths),
         driver: gpu.driver.as_deref(),
         power_limit_w: gpu.power_limit_w.map(tenths),
+        pci: gpu.pci.as_deref(),
+        theoretical_gflops: gpu.theoretical_gflops.map(tenths),
+        compute_mode: gpu.compute_mode,
+        mig: gpu.mig.iter().map(register_mig).collect(),
+    }
+}
+
+fn register_mig(mig: &MigSpecs) -> RegisterMig<'_> {
+    RegisterMig {
+        uuid: mig.uuid.as_deref(),
+        name: mig.name.as_deref(),
+        vram_gb: mig.vram_gb.map(tenths),
     }
 }
 
@@ -152,7 +187,7 @@ pub(crate) fn heartbeat(worker_id: &str, beat: &Beat, legacy: bool) -> Value {
         "workerId": worker_id,
         "status": beat.status.name(),
         "currentJobs": ids,
-        "usage": usage(&beat.reading, beat.at, legacy),
+        "usage": usage(beat, legacy),
     });
     insert_vitals(&mut body["usage"], &beat.vitals);
     insert(&mut body, "currentJob", current.clone());
@@ -163,18 +198,22 @@ pub(crate) fn heartbeat(worker_id: &str, beat: &Beat, legacy: bool) -> Value {
     body
 }
 
-fn usage(reading: &Reading, at: std::time::SystemTime, legacy: bool) -> Value {
+fn usage(beat: &Beat, legacy: bool) -> Value {
+    let reading = &beat.reading;
     let HostUsage { cpu_percent, ram_percent, ram_used_gb, ram_total_gb } = &reading.host;
     let mut usage = json!({
         "ramPercent": tenths(*ram_percent),
         "ramUsedGb": hundredths(*ram_used_gb),
         "ramTotalGb": hundredths(*ram_total_gb),
-        "timestamp": clock::rfc3339(at),
+        "timestamp": clock::rfc3339(beat.at),
     });
-    insert(&mut usage, "cpuPercent", cpu_percent.map(|percent| json!(tenths(percent))));
+    insert_tenths(&mut usage, "cpuPercent", *cpu_percent);
     insert_gpu(&mut usage, &flatten(&reading.gpus));
     if !reading.gpus.is_empty() {
         usage["gpus"] = reading.gpus.iter().map(gpu_usage).collect();
+    }
+    if let Some(reason) = &beat.gpu_absence {
+        usage["absent"] = json!({"gpu": reason});
     }
     if legacy {
         for (ours, theirs) in LEGACY_USAGE {
@@ -187,17 +226,16 @@ fn usage(reading: &Reading, at: std::time::SystemTime, legacy: bool) -> Value {
 
 fn insert_vitals(usage: &mut Value, vitals: &Vitals) {
     let Vitals { load, disk_total_gb, disk_free_gb, net, power, cpu_temp_c } = vitals;
-    let number = |value: Option<f64>| value.map(|value| json!(tenths(value)));
     insert(usage, "loadAverage", load.map(|load| json!(load.map(hundredths))));
-    insert(usage, "diskTotalGb", number(*disk_total_gb));
-    insert(usage, "diskFreeGb", number(*disk_free_gb));
-    insert(usage, "cpuTemp", number(*cpu_temp_c));
+    insert_tenths(usage, "diskTotalGb", *disk_total_gb);
+    insert_tenths(usage, "diskFreeGb", *disk_free_gb);
+    insert_tenths(usage, "cpuTemp", *cpu_temp_c);
     if let Some(net) = net {
         usage["netRxBytes"] = json!(net.rx_bytes);
         usage["netTxBytes"] = json!(net.tx_bytes);
     }
     if let Some(power) = power {
-        insert(usage, "batteryPercent", number(power.battery_percent));
+        insert_tenths(usage, "batteryPercent", power.battery_percent);
         usage["onBattery"] = json!(power.on_battery);
     }
 }
@@ -214,19 +252,26 @@ const LEGACY_USAGE: [(&str, &str); 8] = [
 ];
 
 fn insert_gpu(usage: &mut Value, gpu: &FlatGpu) {
-    let number = |value: Option<f64>| value.map(|value| json!(tenths(value)));
-    insert(usage, "gpuPercent", number(gpu.percent));
-    insert(usage, "gpuMemoryPercent", number(gpu.memory_percent));
-    insert(usage, "gpuTemp", number(gpu.temp_c));
+    insert_tenths(usage, "gpuPercent", gpu.percent);
+    insert_tenths(usage, "gpuMemoryPercent", gpu.memory_percent);
+    insert_tenths(usage, "gpuTemp", gpu.temp_c);
     insert(usage, "gpuMemUsedMb", gpu.mem_used_mb.map(|mb| json!(mb)));
     insert(usage, "gpuMemTotalMb", gpu.mem_total_mb.map(|mb| json!(mb)));
-    insert(usage, "gpuPowerDraw", number(gpu.power_w));
-    insert(usage, "gpuPowerLimit", number(gpu.power_limit_w));
+    insert_tenths(usage, "gpuPowerDraw", gpu.power_w);
+    insert_tenths(usage, "gpuPowerLimit", gpu.power_limit_w);
 }
 
 fn gpu_usage(gpu: &GpuUsage) -> Value {
     let mut usage = json!({"index": gpu.index});
     insert_gpu(&mut usage, &flatten(std::slice::from_ref(gpu)));
+    insert_tenths(&mut usage, "memoryBusyPercent", gpu.memory_busy_percent);
+    insert_tenths(&mut usage, "fanPercent", gpu.fan_percent);
+    insert(&mut usage, "clockMhz", gpu.clock_mhz.map(|mhz| json!(mhz)));
+    insert(&mut usage, "memClockMhz", gpu.mem_clock_mhz.map(|mhz| json!(mhz)));
+    insert(&mut usage, "throttle", (!gpu.throttle.is_empty()).then(|| json!(gpu.throttle)));
+    insert_tenths(&mut usage, "energyJ", gpu.energy_j);
+    insert(&mut usage, "ownProcesses", gpu.users.as_ref().map(|users| json!(users.own.len())));
+    insert(&mut usage, "otherProcesses", gpu.users.as_ref().map(|users| json!(users.others)));
     usage
 }
 
@@ -241,12 +286,13 @@ pub(crate) fn progress(worker_id: &str, report: &Report, legacy: bool) -> Value 
         })
         .collect();
     let mut metrics = json!({"workedSeconds": report.worked.as_secs()});
+    insert(&mut metrics, "energyKwh", report.energy_kwh.map(|kwh| json!(kwh)));
     if let Some(reading) = &report.reading {
         let gpu = flatten(&reading.gpus);
-        insert(&mut metrics, "cpuPercent", reading.host.cpu_percent.map(|cpu| json!(tenths(cpu))));
+        insert_tenths(&mut metrics, "cpuPercent", reading.host.cpu_percent);
         metrics["ramPercent"] = json!(tenths(reading.host.ram_percent));
-        insert(&mut metrics, "gpuPercent", gpu.percent.map(|percent| json!(tenths(percent))));
-        insert(&mut metrics, "gpuTemp", gpu.temp_c.map(|temp| json!(tenths(temp))));
+        insert_tenths(&mut metrics, "gpuPercent", gpu.percent);
+        insert_tenths(&mut metrics, "gpuTemp", gpu.temp_c);
         insert_long_gpu(&mut metrics, &gpu);
     }
     let mut body = json!({
@@ -272,12 +318,11 @@ pub(crate) fn final_metrics(reading: &Reading) -> Object {
 
 /// The five keys that progress and completion spell in their own way.
 fn insert_long_gpu(metrics: &mut Value, gpu: &FlatGpu) {
-    let number = |value: Option<f64>| value.map(|value| json!(tenths(value)));
-    insert(metrics, "gpuUtilization", number(gpu.percent));
+    insert_tenths(metrics, "gpuUtilization", gpu.percent);
     insert(metrics, "gpuMemoryUsed", gpu.mem_used_mb.map(|mb| json!(mb)));
     insert(metrics, "gpuMemoryTotal", gpu.mem_total_mb.map(|mb| json!(mb)));
-    insert(metrics, "gpuTemperature", number(gpu.temp_c));
-    insert(metrics, "powerUsage", number(gpu.power_w));
+    insert_tenths(metrics, "gpuTemperature", gpu.temp_c);
+    insert_tenths(metrics, "powerUsage", gpu.power_w);
 }
 
 /// A completion, made from the recorded outcome alone, so that every send of it says the same.
@@ -409,6 +454,10 @@ fn insert(object: &mut Value, key: &str, value: Option<Value>) {
     if let Some(value) = value {
         object[key] = value;
     }
+}
+
+fn insert_tenths(object: &mut Value, key: &str, value: Option<f64>) {
+    insert(object, key, value.map(|value| json!(tenths(value))));
 }
 
 fn tenths(value: f64) -> f64 {

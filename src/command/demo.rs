@@ -70,6 +70,7 @@ fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
             address: None,
             worker_id: None,
             state_dir,
+            nvml_library: None,
         },
         connection: Connection {
             backend: BackendUrl { base: url.clone(), origin: url, is_loopback: true },

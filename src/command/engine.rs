@@ -62,8 +62,7 @@ fn when_let_go(niceness: i32, work: impl FnOnce() -> anyhow::Result<()>) -> anyh
 
 fn compute(input: &Path, output: &Path) -> anyhow::Result<()> {
     let task = read_task(input).map_err(anyhow::Error::msg)?;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let computed = engine::run(&task, threads, &mut tell)?;
+    let computed = engine::run(&task, super::bench::cores(), &mut tell)?;
     let Computed { iterations, result, gflops } = computed;
     let mut data =
         json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});

@@ -25,6 +25,7 @@ pub(crate) struct Identity {
     pub(crate) address: Option<String>,
     pub(crate) worker_id: Option<String>,
     pub(crate) state_dir: PathBuf,
+    pub(crate) nvml_library: Option<PathBuf>,
 }
 
 /// How a line of the log is written.
@@ -154,6 +155,7 @@ fn identity(layers: &mut Layers) -> Identity {
         address: layers.parse("address", value::label),
         worker_id: layers.parse("worker-id", value::id),
         state_dir: state_dir(layers),
+        nvml_library: layers.parse("nvml-library", value::path),
     }
 }
 

@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn every_tile_gives_the_sums_written_out() {
         let (a, b) = (plain(7, 15), plain(7, 16));
-        let checksums = Level::all().into_iter().map(|level| {
+        let checksums = Level::all().map(|level| {
             let (matrices, expected) = multiplied(level, 7, 5);
             // Rows at the borders of tiles, of blocks and of the matrix.
             for row in [0, 1, 2, 5, 6, 11, 12, 131, 132, 503, 504, 509, 510, 511] {

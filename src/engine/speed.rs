@@ -135,7 +135,7 @@ mod tests {
             let found = measure_for(threads, SHORT, SHORT, &mut |_| {}).unwrap();
             assert!(found.gflops > 0.0, "{found:?}");
             assert!(found.cpu_share > 0.0 && found.cpu_share <= 1.0, "{found:?}");
-            assert!(found.seconds >= 0.01, "{found:?}");
+            assert!(found.seconds > 0.0, "{found:?}");
         }
     }
 

@@ -20,18 +20,19 @@ pub(super) enum Level {
 }
 
 impl Level {
+    /// The best that this machine can run.
     pub(super) fn best() -> Self {
         // There is always the baseline.
-        Self::all().first().copied().unwrap_or(Self::Baseline)
+        Self::all().next().unwrap_or(Self::Baseline)
     }
 
     /// Those that this machine can run, the best first.
-    pub(super) fn all() -> Vec<Self> {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let wide = [X64V4Token::summon().map(Self::Avx512), X64V3Token::summon().map(Self::Avx2)];
         #[cfg(not(target_arch = "x86_64"))]
         let wide = [None];
-        wide.into_iter().flatten().chain([Self::Baseline]).collect()
+        wide.into_iter().flatten().chain([Self::Baseline])
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -41,7 +42,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "AVX2",
             Self::Baseline if cfg!(target_arch = "aarch64") => "NEON",
-            Self::Baseline => "SSE2",
+            Self::Baseline if cfg!(target_arch = "x86_64") => "SSE2",
+            Self::Baseline => "plain",
         }
     }
 }

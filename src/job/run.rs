@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) grace: Duration,
 }
 
-/// How often a program's memory is looked at.
+/// How often a program's memory and energy are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How a program's run ended.
@@ -67,6 +67,7 @@ pub(crate) struct Costs {
     gpu: Mean,
     last: Option<Reading>,
     usage: Usage,
+    energy_kwh: Option<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +82,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) limits: Limits,
     /// Looks at the machine, for the report.
     pub(crate) read: &'a mut dyn FnMut() -> Reading,
+    /// Tells the energy that the program has cost so far, given the CPU time it has used, in kWh.
+    pub(crate) energy: &'a mut dyn FnMut(Option<Duration>) -> Option<f64>,
     pub(crate) report: &'a mut dyn FnMut(Report),
 }
 
@@ -94,6 +97,10 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     child.release()?;
     let given_up = loop {
         let now = clock::since_boot();
+        if now >= next_look {
+            costs.look(&child, watch.energy);
+            next_look = now + LOOK_EVERY;
+        }
         if now >= next_report {
             watch.tell(&mut output, &mut costs, now);
             next_report = now + watch.limits.report_every;
@@ -101,7 +108,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         let Some(deadline) = climb(&mut ladder, &child, &watch.limits, started, now) else {
             break true;
         };
-        let at_most = deadline.min(next_report).saturating_sub(now);
+        let at_most = deadline.min(next_report).min(next_look).saturating_sub(now);
         let mut sink = |stream, line: &str| output.take(stream, line, clock::wall());
         // A pipe whose other end is gone would wake us over and over.
         let orders = Some(watch.orders).filter(|_| ladder.why() != Some(Why::AgentGone));
@@ -112,14 +119,11 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
                     .map_or(Some(Why::AgentGone), |byte| Order::from_byte(byte).map(Why::Ordered));
                 step(&mut ladder, &child, &watch.limits, why);
             }
-            Woken::Timeout if clock::since_boot() >= next_look => {
-                costs.look(&child);
-                next_look = clock::since_boot() + LOOK_EVERY;
-            }
             Woken::Timeout => {}
         }
     };
-    costs.look(&child);
+    costs.look(&child, watch.energy);
+    costs.last = Some((watch.read)());
     let why = ladder.why();
     if given_up {
         return Ok((stuck(why, &output), costs));
@@ -139,10 +143,10 @@ impl Watch<'_> {
             operation: output.operation.clone().unwrap_or_else(|| "starting".into()),
             lines: output.report_lines(),
             worked: now.saturating_sub(costs.started),
-            reading: Some(reading.clone()),
+            reading: Some(reading),
+            energy_kwh: costs.energy_kwh,
             at: clock::wall(),
         });
-        costs.last = Some(reading);
     }
 }
 
@@ -257,10 +261,11 @@ fn stuck(why: Option<Why>, output: &Output) -> Run {
 }
 
 impl Costs {
-    fn look(&mut self, child: &Child) {
+    fn look(&mut self, child: &Child, energy: &mut dyn FnMut(Option<Duration>) -> Option<f64>) {
         let now = child.usage();
         self.usage.cpu = now.cpu.or(self.usage.cpu);
         self.usage.peak_memory_mb = now.peak_memory_mb.or(self.usage.peak_memory_mb);
+        self.energy_kwh = energy(self.usage.cpu);
     }
 }
 
@@ -280,10 +285,14 @@ pub(crate) fn metrics(costs: &Costs, now: Duration) -> Object {
     put("gpuUsageAvg", costs.gpu.get());
     put("cpuSeconds", costs.usage.cpu.map(|cpu| cpu.as_secs_f64()));
     put("peakMemoryMb", costs.usage.peak_memory_mb);
+    if let Some(kwh) = costs.energy_kwh {
+        // Not rounded to thousandths: a short job costs less.
+        metrics.insert("energyKwh".into(), json!(kwh));
+    }
     metrics
 }
 
-/// The GPUs as they were last seen.
+/// The GPUs at the end.
 pub(crate) fn final_metrics(costs: &Costs) -> Object {
     costs.last.as_ref().map(wire::final_metrics).unwrap_or_default()
 }

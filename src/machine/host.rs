@@ -45,6 +45,13 @@ pub(crate) fn specs(state_dir: &Path, gpus: Vec<GpuSpecs>) -> Specs {
     }
 }
 
+/// How many cores' worth of time this process may have, if that is limited.
+pub(crate) fn cpu_quota() -> Option<f64> {
+    let mut system = system();
+    system.refresh_cpu_specifics(CpuRefreshKind::nothing());
+    limits(&system).cpu.map(|cpu| cpu.cores)
+}
+
 fn system() -> System {
     // It fails only on an operating system unknown to sysinfo, and this program is for Linux.
     System::new().expect("sysinfo knows Linux")
@@ -244,8 +251,8 @@ impl Quota {
 
     /// How much of its quota the group used, in the `interval` since this was last asked.
     fn percent(&mut self, interval: Duration) -> Option<f64> {
-        let now = self.limit.used();
-        let used = now?.checked_sub(mem::replace(&mut self.used, now)?)?;
+        let before = mem::replace(&mut self.used, self.limit.used());
+        let used = self.used?.checked_sub(before?)?;
         let most = interval.as_secs_f64() * self.limit.cores;
         // A group may go over its quota for a moment, and make up for it after.
         Some((used.as_secs_f64() / most * 100.0).min(100.0)).filter(|percent| percent.is_finite())

@@ -3,10 +3,10 @@
 //! Nothing here decides or logs. What could not be measured is absent, and the GPUs say why.
 
 mod cgroup;
+mod energy;
 mod gpu;
 mod host;
 mod id;
-#[cfg_attr(not(test), expect(dead_code, reason = "the energy of a job will use it"))]
 mod rapl;
 mod vitals;
 
@@ -14,8 +14,9 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-pub(crate) use gpu::{GpuWatch, watch};
-pub(crate) use host::{HostMeter, specs};
+pub(crate) use energy::EnergyMeter;
+pub(crate) use gpu::{Absence, GpuWatch, Gpus, watch};
+pub(crate) use host::{HostMeter, cpu_quota, specs};
 pub(crate) use id::{read_machine_id, worker_id};
 pub(crate) use vitals::VitalsMeter;
 

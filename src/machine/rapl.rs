@@ -7,9 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{read_line, read_number};
-
-/// /proc/stat counts in these, on any machine.
-const TICKS_A_SECOND: f64 = 100.0;
+use crate::process::TICKS;
 
 /// Adds up the energy of all packages.
 #[derive(Debug)]
@@ -86,7 +84,7 @@ pub(super) fn busy_cpu_seconds(proc: &Path) -> Option<f64> {
     // user, nice, system, [idle, iowait,] irq, softirq, steal. What follows, the time of guests, is
     // in user and nice already.
     let busy = [0, 1, 2, 5, 6, 7].into_iter().filter_map(|at| ticks.get(at));
-    let seconds = busy.map(|ticks| *ticks as f64).sum::<f64>() / TICKS_A_SECOND;
+    let seconds = busy.map(|ticks| *ticks as f64).sum::<f64>() / f64::from(TICKS);
     // A sandbox's kernel does not count, and says 0.
     (seconds > 0.0).then_some(seconds)
 }

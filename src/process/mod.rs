@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::work::Handle;
 use lines::Lines;
-pub(crate) use proc::{Usage, boot_id};
+pub(crate) use proc::{TICKS, Usage, boot_id, descends_from};
 
 /// How often a child is looked at where the kernel has no pidfd to wait on (before Linux 5.3).
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -110,6 +110,10 @@ impl Child {
             start_time: proc::stat(self.pid)?.start_time,
             boot_id: boot_id()?,
         })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Lets the program go. It keeps its stdin: end of file there is the end of the agent.

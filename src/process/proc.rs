@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// The kernel's clock tick in `/proc/PID/stat`, 100 a second on every Linux there is.
-const TICKS: u64 = 100;
+/// The kernel's clock ticks a second in `/proc`, the same on every Linux there is.
+pub(crate) const TICKS: u32 = 100;
+
+/// So many generations are looked at.
+const GENERATIONS: usize = 64;
 
 /// What a program has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -19,6 +23,7 @@ pub(crate) struct Usage {
 }
 
 pub(super) struct Stat {
+    parent: u32,
     /// In clock ticks since boot.
     pub(super) start_time: u64,
     cpu_ticks: u64,
@@ -34,11 +39,23 @@ fn parse(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
     let cpu_ticks = field(14)? + field(15)? + field(16)? + field(17)?;
-    Some(Stat { start_time: field(22)?, cpu_ticks })
+    let parent = u32::try_from(field(4)?).ok()?;
+    Some(Stat { parent, start_time: field(22)?, cpu_ticks })
+}
+
+/// Whether a process is the ancestor of another, or the same.
+pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    let parent = |pid: &u32| {
+        let pid = Pid::from_raw(i32::try_from(*pid).ok()?)?;
+        stat(pid).ok().map(|stat| stat.parent)
+    };
+    // Bounded: the ids that a driver tells may be of another namespace, and make a circle.
+    iter::successors(Some(pid), parent).take(GENERATIONS).any(|pid| pid == ancestor)
 }
 
 pub(super) fn usage(pid: Pid) -> Usage {
-    let cpu = stat(pid).ok().map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / TICKS));
+    let cpu =
+        stat(pid).ok().map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / u64::from(TICKS)));
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
     Usage { cpu, peak_memory_mb: status.ok().and_then(|status| peak(&status)) }
 }
@@ -62,7 +79,14 @@ mod tests {
     fn a_program_with_a_hostile_name_is_read_right() {
         let text = "7 (a) R 1) x) S 1 7 7 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 1 0 777 9 9";
         let stat = parse(text).unwrap();
-        assert_eq!((stat.start_time, stat.cpu_ticks), (777, 18));
+        assert_eq!((stat.parent, stat.start_time, stat.cpu_ticks), (1, 777, 18));
+    }
+
+    #[test]
+    fn descent_is_told_over_generations() {
+        let (ours, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert!(descends_from(ours, ours) && descends_from(ours, parent));
+        assert!(!descends_from(parent, ours) && !descends_from(u32::MAX, ours));
     }
 
     #[test]

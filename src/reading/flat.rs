@@ -51,38 +51,36 @@ fn sum(values: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const SILENT: GpuUsage = GpuUsage {
-        index: 0,
-        percent: None,
-        memory_percent: None,
-        temp_c: None,
-        mem_used_mb: None,
-        mem_total_mb: None,
-        power_w: None,
-        power_limit_w: None,
-    };
+    fn silent() -> GpuUsage {
+        GpuUsage::default()
+    }
 
-    const BUSY: GpuUsage = GpuUsage {
-        index: 1,
-        percent: Some(90.0),
-        memory_percent: Some(75.0),
-        temp_c: Some(66.0),
-        mem_used_mb: Some(18_432),
-        mem_total_mb: Some(24_576),
-        power_w: Some(341.5),
-        power_limit_w: Some(350.0),
-    };
+    fn busy() -> GpuUsage {
+        GpuUsage {
+            index: 1,
+            percent: Some(90.0),
+            memory_percent: Some(75.0),
+            temp_c: Some(66.0),
+            mem_used_mb: Some(18_432),
+            mem_total_mb: Some(24_576),
+            power_w: Some(341.5),
+            power_limit_w: Some(350.0),
+            ..GpuUsage::default()
+        }
+    }
 
-    const COOL: GpuUsage = GpuUsage {
-        index: 2,
-        percent: Some(30.0),
-        memory_percent: Some(0.0),
-        temp_c: Some(41.0),
-        mem_used_mb: Some(0),
-        mem_total_mb: Some(8_192),
-        power_w: None,
-        power_limit_w: Some(150.0),
-    };
+    fn cool() -> GpuUsage {
+        GpuUsage {
+            index: 2,
+            percent: Some(30.0),
+            memory_percent: Some(0.0),
+            temp_c: Some(41.0),
+            mem_used_mb: Some(0),
+            mem_total_mb: Some(8_192),
+            power_limit_w: Some(150.0),
+            ..GpuUsage::default()
+        }
+    }
 
     const NOTHING: FlatGpu = FlatGpu {
         percent: None,
@@ -118,11 +116,11 @@ mod tests {
     fn a_gpu_has_a_part_only_in_what_it_answered() {
         for (gpus, flat) in [
             (vec![], NOTHING),
-            (vec![SILENT], NOTHING),
-            (vec![BUSY], BUSY_ALONE),
-            (vec![SILENT, BUSY], BUSY_ALONE),
-            (vec![BUSY, COOL], BUSY_AND_COOL),
-            (vec![COOL, SILENT, BUSY], BUSY_AND_COOL),
+            (vec![silent()], NOTHING),
+            (vec![busy()], BUSY_ALONE),
+            (vec![silent(), busy()], BUSY_ALONE),
+            (vec![busy(), cool()], BUSY_AND_COOL),
+            (vec![cool(), silent(), busy()], BUSY_AND_COOL),
         ] {
             assert_eq!(flatten(&gpus), flat, "{gpus:?}");
         }
@@ -130,9 +128,9 @@ mod tests {
 
     #[test]
     fn half_an_answer_about_memory_is_none() {
-        let half = GpuUsage { mem_used_mb: Some(99_999), ..SILENT };
-        assert_eq!(flatten(&[half, BUSY]), BUSY_ALONE);
-        let empty = GpuUsage { mem_used_mb: Some(0), mem_total_mb: Some(0), ..SILENT };
+        let half = GpuUsage { mem_used_mb: Some(99_999), ..silent() };
+        assert_eq!(flatten(&[half, busy()]), BUSY_ALONE);
+        let empty = GpuUsage { mem_used_mb: Some(0), mem_total_mb: Some(0), ..silent() };
         assert_eq!(flatten(&[empty]).memory_percent, None);
     }
 }

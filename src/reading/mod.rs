@@ -3,13 +3,15 @@
 //! What could not be measured is `None`, never zero.
 
 mod flat;
+mod gpu;
 mod speed;
 
 pub(crate) use flat::{FlatGpu, flatten};
+pub(crate) use gpu::{GpuSpecs, GpuUsage, GpuUsers, MigSpecs};
 pub(crate) use speed::{Measured, Speed};
 
 /// What the machine is. Sizes are in GiB, as the backends mean by "GB".
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Specs {
     pub(crate) hostname: String,
     pub(crate) os: String,
@@ -25,17 +27,6 @@ pub(crate) struct Specs {
     pub(crate) storage_total_gb: Option<f64>,
     pub(crate) storage_free_gb: Option<f64>,
     pub(crate) gpus: Vec<GpuSpecs>,
-}
-
-/// What one GPU is.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct GpuSpecs {
-    pub(crate) index: u32,
-    pub(crate) uuid: Option<String>,
-    pub(crate) name: Option<String>,
-    pub(crate) vram_gb: Option<f64>,
-    pub(crate) driver: Option<String>,
-    pub(crate) power_limit_w: Option<f64>,
 }
 
 /// How busy the machine was since the meter was last read.
@@ -74,19 +65,6 @@ pub(crate) struct Traffic {
 pub(crate) struct Power {
     pub(crate) battery_percent: Option<f64>,
     pub(crate) on_battery: bool,
-}
-
-/// How busy one GPU is.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct GpuUsage {
-    pub(crate) index: u32,
-    pub(crate) percent: Option<f64>,
-    pub(crate) memory_percent: Option<f64>,
-    pub(crate) temp_c: Option<f64>,
-    pub(crate) mem_used_mb: Option<u64>,
-    pub(crate) mem_total_mb: Option<u64>,
-    pub(crate) power_w: Option<f64>,
-    pub(crate) power_limit_w: Option<f64>,
 }
 
 /// One look at the whole machine.

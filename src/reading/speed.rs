@@ -16,7 +16,7 @@ const QUIET: f64 = 0.9;
 pub(crate) struct Measured {
     /// 10⁹ floating-point operations of f32 a second.
     pub(crate) gflops: f64,
-    /// Of the time, which share the threads were really on a processor.
+    /// Of the time that they may have, which share the threads were really on a processor.
     pub(crate) cpu_share: f64,
     pub(crate) seconds: f64,
     pub(crate) threads: usize,
@@ -25,6 +25,12 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// Whether any machine could have measured this. What is read from a file or from another process
+    /// may hold anything.
+    pub(crate) fn is_plausible(&self) -> bool {
+        (1e-3..1e7).contains(&self.gflops) && (0.0..=1.0).contains(&self.cpu_share)
+    }
+
     /// Whether nobody else took so much of the processor that the figure is too low.
     pub(crate) fn is_quiet(&self) -> bool {
         self.cpu_share >= QUIET
@@ -35,7 +41,6 @@ impl Measured {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Speed {
-    #[serde(flatten)]
     pub(crate) measured: Measured,
     pub(crate) cpu_model: String,
     pub(crate) cpu_cores: usize,
@@ -49,7 +54,6 @@ impl Speed {
     }
 
     /// Whether it still holds: of the same processor, measured the same way.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the registration, which comes next"))]
     pub(crate) fn fits(&self, specs: &Specs) -> bool {
         *self == Self::new(self.measured.clone(), specs)
     }
@@ -60,20 +64,7 @@ mod tests {
     use super::*;
 
     fn specs() -> Specs {
-        Specs {
-            hostname: "host".into(),
-            os: "Linux".into(),
-            cpu_model: "Abacus".into(),
-            cpu_cores: 2,
-            host_cpu_cores: None,
-            cpu_freq_ghz: None,
-            ram_total_gb: 1.0,
-            host_ram_total_gb: None,
-            ram_available_gb: 1.0,
-            storage_total_gb: None,
-            storage_free_gb: None,
-            gpus: vec![],
-        }
+        Specs { cpu_model: "Abacus".into(), cpu_cores: 2, ..Specs::default() }
     }
 
     fn measured(cpu_share: f64) -> Measured {

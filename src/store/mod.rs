@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use file::{FileError, replace};
 pub(crate) use record::{Phase, ReadError, Record};
-pub(crate) use speed::write_speed;
+pub(crate) use speed::{read_speed, write_speed};
 
 use crate::work::{Booking, JobId, Key, Outcome};
 

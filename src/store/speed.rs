@@ -30,7 +30,6 @@ pub(crate) fn write_speed(dir: &Path, speed: &Speed) -> Result<PathBuf, FileErro
 }
 
 /// The speed kept in a state directory, if one is there and reads back.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the registration, which comes next"))]
 pub(crate) fn read_speed(dir: &Path) -> Option<Speed> {
     let path = path(dir);
     let text = match fs::read(&path) {
@@ -42,7 +41,9 @@ pub(crate) fn read_speed(dir: &Path) -> Option<Speed> {
         }
     };
     match serde_json::from_slice(&text) {
-        Ok(File { format: FORMAT, speed }) => Some(speed),
+        Ok(File { format: FORMAT, speed }) => {
+            Some(speed).filter(|speed: &Speed| speed.measured.is_plausible())
+        }
         Ok(File { format, .. }) => {
             log::debug!("{} has format {format}, not {FORMAT}", path.display());
             None
@@ -90,7 +91,11 @@ mod tests {
         let right = fs::read_to_string(&path).unwrap();
         let newer = right.replace("\"format\":1", "\"format\":2");
         assert_ne!(newer, right);
-        for text in [newer.as_str(), "", "null", &right[..right.len() / 2]] {
+        let figure = |gflops| right.replace("\"gflops\":1.0", &format!("\"gflops\":{gflops}"));
+        let figures = ["-1", "0", "1e308", "1e999", "null"].map(figure);
+        assert!(figures.iter().all(|text| *text != right));
+        let texts = [newer.as_str(), "", "null", &right[..right.len() / 2]];
+        for text in texts.into_iter().chain(figures.iter().map(String::as_str)) {
             replace(&path, text.as_bytes()).unwrap();
             assert_eq!(read_speed(home.path()), None, "{text}");
         }

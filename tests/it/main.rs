@@ -8,6 +8,7 @@ mod cancelling;
 mod command_line;
 mod completing;
 mod credentials;
+mod gpus;
 mod legacy;
 mod life;
 mod limits;

@@ -32,6 +32,9 @@ pub(super) struct Link {
     /// Registrations since the last good heartbeat.
     registrations: u32,
     ever_registered: bool,
+    /// When to register other facts than those last registered.
+    renew_at: Option<Time>,
+    renewals_failed: u32,
     last_good: Option<Time>,
     last_lapse: Option<Time>,
     /// A beat is wanted as soon as the one under way is answered.
@@ -64,6 +67,8 @@ impl Link {
             failures: 0,
             registrations: 0,
             ever_registered: false,
+            renew_at: None,
+            renewals_failed: 0,
             last_good: None,
             last_lapse: None,
             again: false,
@@ -116,10 +121,25 @@ impl Link {
 }
 
 impl Core {
+    pub(super) fn machine_changed(&mut self, now: Time) {
+        self.link.renew_at.get_or_insert(now);
+    }
+
+    /// When to register though the backend knows us: between two heartbeats, while all is well.
+    pub(super) fn renewal_due(&self) -> Option<Time> {
+        let between_beats = matches!(self.link.state, LinkState::ToBeat { .. });
+        let well = self.link.is_good() && self.stopping.is_no();
+        self.link.renew_at.filter(|_| between_beats && well)
+    }
+
     pub(super) fn step_link(&mut self, now: Time) {
+        if self.renewal_due().is_some_and(|at| now >= at) {
+            self.link.state = LinkState::ToRegister { at: now };
+        }
         match self.link.state {
             LinkState::ToRegister { at } if now >= at && self.stopping.allows_beats() => {
                 self.link.registrations += 1;
+                self.link.renew_at = None;
                 self.link.state = LinkState::Registering;
                 self.out.push(Action::Register);
             }
@@ -144,6 +164,8 @@ impl Core {
                 Said::UnderWay
             }
             LinkState::Beating { .. } => Said::Later,
+            // It knows us, and is only told other facts.
+            LinkState::Registering if self.link.is_good() => Said::Later,
             LinkState::ToRegister { .. } | LinkState::Registering => Said::Never,
         }
     }
@@ -163,11 +185,13 @@ impl Core {
             Ok(()) => {
                 self.link.state = LinkState::ToBeat { at: now };
                 self.link.failures = 0;
+                self.link.renewals_failed = 0;
                 if !self.link.ever_registered {
                     self.log(Level::Info, "registered".into());
                 }
                 self.link.ever_registered = true;
             }
+            Err(error) if self.link.is_good() => self.renew_later(now, &error),
             Err(RegisterError::NeedsAddress(said)) if !self.link.ever_registered => {
                 let error = RegisterError::NeedsAddress(said);
                 self.log(Level::Error, error.to_string());
@@ -196,6 +220,23 @@ impl Core {
             n => retry::delay(n - 1, &mut self.rng),
         };
         self.link.state = LinkState::ToRegister { at: now + wait_for(error, delay) };
+    }
+
+    /// The backend knows us: the heartbeats do not wait for our other facts.
+    fn renew_later(&mut self, now: Time, error: &RegisterError) {
+        if self.link.renewals_failed == 0 {
+            let line =
+                format!("the backend does not take what has changed here, trying on: {error}");
+            self.log(Level::Warn, line);
+        }
+        let delay = retry::delay(self.link.renewals_failed, &mut self.rng);
+        let call = match error {
+            RegisterError::Call(call) => Some(call),
+            RegisterError::NeedsAddress(_) => None,
+        };
+        self.link.renewals_failed = self.link.renewals_failed.saturating_add(1);
+        self.link.renew_at = Some(now + wait_for(call, delay).max(self.link.interval * 2));
+        self.link.state = LinkState::ToBeat { at: now };
     }
 
     pub(super) fn beaten(&mut self, now: Time, sent: Time, answer: Result<Heard, Error>) {

@@ -4,10 +4,12 @@
 //! - `link`: when to register, to beat, to back off.
 //! - `offers`: which offered jobs are taken, declined, tried again.
 //! - `delivery`: when an outcome is sent, asked about, given up.
+//! - `measuring`: when the machine's speed is measured.
 //! - `stopping`: drain, cancel, leave.
 
 mod delivery;
 mod link;
+mod measuring;
 mod offers;
 mod stopping;
 
@@ -24,6 +26,7 @@ use crate::job::Offer;
 use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, Report, Verdict};
 use delivery::Delivery;
 use link::Link;
+use measuring::Measuring;
 use stopping::Stopping;
 
 /// So many jobs that are over are remembered: a backend may offer junk at every beat.
@@ -39,6 +42,7 @@ pub(crate) struct Core {
     rng: fastrand::Rng,
     link: Link,
     stopping: Stopping,
+    measuring: Measuring,
     /// Jobs between their offer and the end of their delivery.
     jobs: BTreeMap<Key, Job>,
     /// Jobs whose delivery has ended, in case they are offered again.
@@ -134,6 +138,7 @@ impl Core {
             rng: fastrand::Rng::with_seed(seed),
             link,
             stopping: Stopping::No,
+            measuring: Measuring::Done,
             jobs: BTreeMap::new(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -177,6 +182,9 @@ impl Core {
             Event::Tick | Event::Panicked(_) => {}
             Event::Registered(answer) => self.registered(now, answer),
             Event::Beat { sent, answer } => self.beaten(now, sent, answer),
+            Event::MachineChanged => self.machine_changed(now),
+            Event::SpeedUnknown => self.want_measuring(now),
+            Event::Measured(answer) => self.measured(now, answer),
             Event::Progress { key, report } => self.progress(key, report),
             Event::ProgressSent { key, acknowledged } => self.progress_sent(&key, acknowledged),
             Event::Ended { key, verdict } => self.ended(now, key, verdict),
@@ -193,10 +201,16 @@ impl Core {
     /// When to call again with [`Event::Tick`], if nothing happens before.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let link = self.link.due().filter(|_| self.stopping.allows_beats());
-        [link, self.stopping.due(), self.idle_deadline(), self.next_ask(), self.next_delivery()]
-            .into_iter()
-            .flatten()
-            .min()
+        let dues = [
+            link,
+            self.renewal_due(),
+            self.stopping.due(),
+            self.idle_deadline(),
+            self.next_ask(),
+            self.next_delivery(),
+            self.measuring_due(),
+        ];
+        dues.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -206,6 +220,7 @@ impl Core {
         self.step_idle(now);
         self.step_stopping(now);
         self.step_link(now);
+        self.step_measuring(now);
     }
 
     fn insert(&mut self, key: Key, attempt: Attempt, state: State, now: Time) {

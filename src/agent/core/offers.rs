@@ -100,6 +100,7 @@ impl Core {
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
         let state = State::Running { told: None, ask: Ask::At(now) };
+        self.stop_measuring(now);
         self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
     }

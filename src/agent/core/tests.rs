@@ -10,6 +10,7 @@ use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 
 mod beats;
 mod jobs;
+mod machine;
 mod stop;
 
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::backend::Status;
-use crate::reading::{Power, Traffic};
+use crate::reading::{GpuUsers, Power, Traffic};
 use crate::work::{Blame, Decline, DeclineCode, Failure, JobId, LogLine, Stage};
 
 fn at() -> std::time::SystemTime {
@@ -19,6 +19,7 @@ fn gpu_specs() -> GpuSpecs {
         vram_gb: Some(24.0),
         driver: Some("580.95".into()),
         power_limit_w: Some(350.0),
+        ..GpuSpecs::default()
     }
 }
 
@@ -31,6 +32,7 @@ fn facts(gpus: Vec<GpuSpecs>) -> Facts {
         price: 2.5,
         slots: 1,
         kinds: vec!["compute"],
+        gflops: None,
         specs: Specs {
             hostname: "rig".into(),
             os: "Linux 6.18.0".into(),
@@ -62,12 +64,11 @@ fn gpu_usage() -> GpuUsage {
     GpuUsage {
         index: 0,
         percent: Some(97.0),
-        memory_percent: None,
         temp_c: Some(66.0),
         mem_used_mb: Some(17_584),
         mem_total_mb: Some(24_576),
-        power_w: None,
         power_limit_w: Some(350.0),
+        ..GpuUsage::default()
     }
 }
 
@@ -77,6 +78,7 @@ fn beat(jobs: &[&str], gpus: Vec<GpuUsage>) -> Beat {
         jobs: jobs.iter().map(|id| JobId::parse(id).unwrap()).collect(),
         paused: None,
         reading: reading(gpus),
+        gpu_absence: None,
         vitals: Vitals::default(),
         at: at(),
     }
@@ -117,6 +119,37 @@ fn a_gpu_is_registered_with_what_it_told() {
         json!([{"index": 0, "uuid": "GPU-1", "name": "NVIDIA GeForce RTX 3090", "vram_gb": 24.0,
                 "driver": "580.95", "power_limit_w": 350.0}])
     );
+}
+
+#[test]
+fn a_divided_or_reserved_gpu_is_named_as_such() {
+    let mig = MigSpecs {
+        uuid: Some("MIG-1".into()),
+        name: Some("NVIDIA A100 MIG 1g.10gb".into()),
+        vram_gb: Some(9.75),
+    };
+    let gpu = GpuSpecs {
+        index: 3,
+        pci: Some("00000000:01:00.0".into()),
+        theoretical_gflops: Some(35_580.16),
+        compute_mode: Some("prohibited"),
+        mig: vec![mig, MigSpecs::default()],
+        ..GpuSpecs::default()
+    };
+    let body = serde_json::to_value(Register::new(&facts(vec![gpu]))).unwrap();
+    assert_eq!(
+        body["specs"]["gpus"],
+        json!([{"index": 3, "pci": "00000000:01:00.0", "theoretical_gflops": 35_580.2,
+                "compute_mode": "prohibited",
+                "mig": [{"uuid": "MIG-1", "name": "NVIDIA A100 MIG 1g.10gb", "vram_gb": 9.8}, {}]}])
+    );
+}
+
+#[test]
+fn a_measured_speed_is_the_compute_power() {
+    let measured = Facts { gflops: Some(812.44), ..facts(vec![]) };
+    let body = serde_json::to_value(Register::new(&measured)).unwrap();
+    assert_eq!(body["computePower"], json!(812.4));
 }
 
 #[test]
@@ -172,6 +205,37 @@ fn a_beat_names_its_jobs_and_leaves_out_what_was_not_measured() {
 }
 
 #[test]
+fn a_beat_tells_of_each_gpu_what_it_told_itself() {
+    let gpu = GpuUsage {
+        index: 1,
+        memory_busy_percent: Some(40.0),
+        fan_percent: Some(56.0),
+        clock_mhz: Some(1950),
+        mem_clock_mhz: Some(9751),
+        throttle: vec!["power", "thermal"],
+        energy_j: Some(1234.56),
+        users: Some(GpuUsers { own: vec![7, 8], others: 1 }),
+        ..GpuUsage::default()
+    };
+    let beat = heartbeat("3f0c9a", &beat(&[], vec![gpu]), false);
+    assert_eq!(
+        beat["usage"]["gpus"],
+        json!([{"index": 1, "memoryBusyPercent": 40.0, "fanPercent": 56.0, "clockMhz": 1950,
+                "memClockMhz": 9751, "throttle": ["power", "thermal"], "energyJ": 1234.6,
+                "ownProcesses": 2, "otherProcesses": 1}])
+    );
+}
+
+#[test]
+fn a_beat_says_why_a_gpu_is_absent() {
+    let absent = Beat { gpu_absence: Some("GPU 1 fell off the bus".into()), ..beat(&[], vec![]) };
+    let usage = &heartbeat("3f0c9a", &absent, false)["usage"];
+    assert_eq!(usage["absent"], json!({"gpu": "GPU 1 fell off the bus"}));
+    let gpu_keys = usage.as_object().unwrap().keys().filter(|key| key.starts_with("gpu"));
+    assert_eq!(gpu_keys.count(), 0);
+}
+
+#[test]
 fn a_beat_tells_how_the_machine_is() {
     let vitals = Vitals {
         load: Some([0.524, 1.1, 2.0]),
@@ -221,6 +285,7 @@ fn progress_carries_live_metrics_and_the_lines_since_the_last() {
         lines: vec![LogLine { from_stderr: false, text: "loss 0.31".into(), at: at() }],
         worked: Duration::from_millis(61_900),
         reading: Some(reading(vec![gpu_usage()])),
+        energy_kwh: Some(0.0058),
         at: at(),
     };
     let body = progress("3f0c9a", &report, true);
@@ -232,7 +297,7 @@ fn progress_carries_live_metrics_and_the_lines_since_the_last() {
             "metrics": {
                 "cpuPercent": 41.2, "ramPercent": 63.0, "gpuPercent": 97.0, "gpuTemp": 66.0,
                 "gpuUtilization": 97.0, "gpuMemoryUsed": 17584, "gpuMemoryTotal": 24576,
-                "gpuTemperature": 66.0, "workedSeconds": 61,
+                "gpuTemperature": 66.0, "workedSeconds": 61, "energyKwh": 0.0058,
             },
             "logLines": [{"level": "info", "message": "loss 0.31",
                           "timestamp": "2026-01-15T10:30:00.000Z"}],

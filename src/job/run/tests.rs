@@ -49,7 +49,15 @@ fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
         }
         reports.push(report);
     };
-    let mut watch_ = Watch { orders: &orders, limits, read: &mut read, report: &mut report };
+    // As if each second of the processor cost a kilowatt-hour.
+    let mut energy = |cpu: Option<Duration>| cpu.map(|cpu| cpu.as_secs_f64());
+    let mut watch_ = Watch {
+        orders: &orders,
+        limits,
+        read: &mut read,
+        energy: &mut energy,
+        report: &mut report,
+    };
     let (run, costs) = watch(child, &mut watch_).unwrap();
     Script { run, reports, metrics: metrics(&costs, clock::since_boot()) }
 }

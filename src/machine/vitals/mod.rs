@@ -104,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_can_be_looked_at() {
+    fn any_machine_tells_its_load_its_disk_and_its_network() {
         let mut meter = VitalsMeter::new(Path::new("/no/such/folder/yet"));
         meter.read();
         let vitals = meter.read();
-        assert!(vitals.disk_total_gb.is_none_or(|gb| gb > 0.0), "{vitals:?}");
-        assert!(vitals.cpu_temp_c.is_none_or(|temp| temp < 150.0), "{vitals:?}");
+        assert!(vitals.load.is_some() && vitals.net.is_some(), "{vitals:?}");
+        assert!(vitals.disk_total_gb > Some(0.0), "{vitals:?}");
     }
 }

@@ -1,19 +1,22 @@
 //! What the tests share: a scripted backend, the embedded one, the worker itself, and its folder.
 
 mod backend;
+mod driver;
 mod mock;
 mod program;
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use backend::{Backend, Reply, Request, Reserved, open_jobs};
+pub(crate) use driver::Driver;
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, run};
 
@@ -26,7 +29,27 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// A folder whose state knows the machine's speed already: nothing is measured beside the tests,
+    /// and nobody registers again with what came out.
     pub(crate) fn new() -> Self {
+        static SPECS: LazyLock<Value> = LazyLock::new(|| {
+            let home = Home::unmeasured();
+            let (_, specs, _) = run(&["specs", "--state-dir", &home.path("state")]);
+            serde_json::from_str(&specs).unwrap()
+        });
+        let home = Self::unmeasured();
+        DirBuilder::new().mode(0o700).create(home.path("state")).unwrap();
+        let (model, cores) = (&SPECS["specs"]["cpu_model"], &SPECS["specs"]["cpu_cores"]);
+        let measured = json!({"gflops": 812.4, "cpuShare": 1.0, "seconds": 3.0, "threads": cores,
+                              "vectors": "AVX2"});
+        let speed =
+            json!({"measured": measured, "cpuModel": model, "cpuCores": cores, "method": 1});
+        home.file("state/speed.json", &json!({"format": 1, "speed": speed}).to_string(), 0o600);
+        home
+    }
+
+    /// The state directory of a first start, which is not there yet.
+    pub(crate) fn unmeasured() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
@@ -48,13 +71,17 @@ impl Home {
 
     /// Starts `worker run` on this folder's state, with beats a second apart unless told otherwise.
     pub(crate) fn worker(&self, url: &str, more: &[&str]) -> Program {
+        self.worker_with(url, more, &[])
+    }
+
+    pub(crate) fn worker_with(&self, url: &str, more: &[&str], env: &[(&str, &str)]) -> Program {
         let state = self.path("state");
         let mut args = vec!["run", "--backend", url, "--state-dir", &state];
         if !more.contains(&"--heartbeat-interval") {
             args.extend(["--heartbeat-interval", "1s"]);
         }
         args.extend(more);
-        Program::start(&args)
+        Program::start_with(&args, env)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real binary, started with nothing in its environment; all it prints is kept, line by line.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
@@ -55,6 +56,19 @@ impl Program {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The processes that any of its threads has started.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let threads = format!("/proc/{}/task", self.pid());
+        let own = format!("{threads}/{}/children", self.pid());
+        assert!(fs::exists(own).unwrap(), "the kernel tells of children");
+        let threads = fs::read_dir(threads).unwrap();
+        let children = threads.map(|thread| thread.unwrap().path().join("children"));
+        // A thread may have ended since.
+        let children = children.filter_map(|path| fs::read_to_string(path).ok());
+        let children = children.collect::<String>();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

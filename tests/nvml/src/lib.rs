@@ -5,7 +5,7 @@
 //! No file, or no JSON: every function says that the driver is not loaded.
 //!
 //! ```json
-//! {"driver": "580.95.05",
+//! {"driver": "580.95.05", "cuda": 13000,
 //!  "fail": {"nvmlInit_v2": 9},
 //!  "hang": ["nvmlDeviceGetUtilizationRates"],
 //!  "gpus": [{

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::*;
@@ -145,6 +144,15 @@ impl Script {
     }
 }
 
+/// The other process that changes the script cannot wake us. Nor may a thread keep anything of this
+/// library, as it does of one that parks it: the library may be unloaded before the thread ends.
+fn wait(time: Duration) {
+    static NOBODY: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+    let (mutex, condition) = &NOBODY;
+    let waiting = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(condition.wait_timeout(waiting, time));
+}
+
 /// What differs between a file and the one that takes its place.
 #[derive(PartialEq)]
 struct Stamp {
@@ -184,8 +192,7 @@ impl Call {
                 fail(&script.fail, function)?;
                 return Ok(Self { function, script });
             }
-            // The other process that ends this cannot wake a thread.
-            thread::park_timeout(LOOK);
+            wait(LOOK);
         }
     }
 

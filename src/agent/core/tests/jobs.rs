@@ -17,6 +17,7 @@ fn report(percent: u8) -> Box<Report> {
         lines: vec![],
         worked: Duration::ZERO,
         reading: None,
+        energy_kwh: None,
         at: std::time::UNIX_EPOCH,
     })
 }
