@@ -59,16 +59,17 @@ fn watch(program: &Program, orders: &PipeReader) -> Result<Option<Measured>, Str
         }
     }
     let status = child.finish(&mut sink).map_err(failed)?;
-    match told {
-        Some(Told { result }) if status.success() && result.is_plausible() && result.is_quiet() => {
-            Ok(Some(result))
-        }
-        Some(Told { result }) if status.success() => Err(format!(
-            "the machine is busy: measuring its processor got {:.0} % of the time",
-            result.cpu_share * 100.0
-        )),
-        _ => Err(format!("measuring the processor failed ({status}): {complaint}")),
+    let told = told.map(|Told { result }| result);
+    let Some(measured) = told.filter(|told| status.success() && told.is_plausible()) else {
+        return Err(format!("measuring the processor failed ({status}): {complaint}"));
+    };
+    if !measured.is_quiet() {
+        let percent = measured.cpu_share * 100.0;
+        return Err(format!(
+            "the machine is busy: measuring its processor got {percent:.0} % of the time"
+        ));
     }
+    Ok(Some(measured))
 }
 
 #[cfg(test)]
