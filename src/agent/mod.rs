@@ -243,7 +243,8 @@ impl Hands<'_, '_> {
             Action::Ask { key, id } => self.tell_courier(courier::Order::Ask { key, id }),
             Action::Send { key, first } => self.tell_courier(courier::Order::Send { key, first }),
             Action::Book { key, booking } => {
-                log_error(self.shared.store.book(&key, &booking, clock::wall()));
+                let price = self.shared.config.identity.price;
+                log_error(self.shared.store.book(&key, &booking, price, clock::wall()));
             }
             Action::NoteWait { key, waited } => {
                 log_error(self.shared.store.note_wait(&key, waited));

@@ -17,7 +17,7 @@ use crate::work::{Ending, Failure, Key, Outcome, Reason, Stage};
 pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
     let origin = &shared.config.connection.backend.origin;
     let found = shared.store.recover(origin, clock::wall())?;
-    for line in &found.quarantined {
+    for line in &found.damage {
         log::error!("{line}");
     }
     let records = found.records.into_iter();

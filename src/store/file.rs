@@ -43,6 +43,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
         .map_err(|error| FileError::new("move", from, error))
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

@@ -1,25 +1,121 @@
 //! `ledger.jsonl`: one line for each attempt that came to its end at the backend.
+//!
+//! A line is synced before the attempt's record says `delivered`. If the agent ends between the two,
+//! the next start finds the line by origin, job, attempt and the time that the outcome was recorded at,
+//! and does not write it again. The time is part of it because numbers begin anew for a job whose
+//! record was dropped.
+//!
+//! A full ledger becomes `ledger.1.jsonl`, in place of the one before it.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Record};
-use crate::clock;
-use crate::work::{Booking, Ending, Outcome};
+use super::{FileError, Record, file, quarantine};
+use crate::work::{Booking, Ending, JobId, Key, Object, Outcome};
+use crate::{clock, text};
 
-/// Appends the line and syncs it.
-pub(super) fn append(
-    path: &Path,
+/// A ledger is not longer than this, and there are two of them.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// When the outcome of each of some attempts was recorded, of those that the ledger knows.
+pub(super) type Booked = BTreeMap<(Key, u32), String>;
+
+/// The ledger of a state directory.
+pub(super) struct Ledger<'a> {
+    pub(super) dir: &'a Path,
+}
+
+impl Ledger<'_> {
+    /// Appends a line and syncs it.
+    pub(super) fn append(&self, line: &str) -> Result<(), FileError> {
+        let path = self.path();
+        let line = format!("{line}\n");
+        self.make_room(line.len() as u64)?;
+        append(&path, line.as_bytes())
+            .and_then(|()| file::sync_dir(self.dir))
+            .map_err(|error| FileError::new("append to", &path, error))
+    }
+
+    /// Cuts off what is no whole line at the end, as a crash may leave it, and keeps it aside. Says so.
+    pub(super) fn mend(&self) -> Result<Option<String>, FileError> {
+        let path = self.path();
+        let text = read(&path)?;
+        let whole = whole_lines(&text);
+        if whole == text.len() {
+            return Ok(None);
+        }
+        let torn = &text[whole..];
+        let name = format!("ledger-{}.jsonl", &text::hex(&Sha256::digest(torn))[..16]);
+        let kept = quarantine::keep(&self.dir.join("quarantine"), &name, torn)?;
+        cut(&path, whole as u64).map_err(|error| FileError::new("cut", &path, error))?;
+        let (path, kept, bytes) = (path.display(), kept.display(), torn.len());
+        Ok(Some(format!("{path} was damaged: its last {bytes} bytes were moved to {kept}")))
+    }
+
+    /// Looks up the attempts at these jobs.
+    pub(super) fn booked(&self, jobs: &BTreeSet<Key>) -> Result<Booked, FileError> {
+        let mut booked = Booked::new();
+        if jobs.is_empty() {
+            return Ok(booked);
+        }
+        for path in [self.older(), self.path()] {
+            for line in read(&path)?.split(|byte| *byte == b'\n') {
+                // A line that was damaged since is no witness.
+                let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+                let Some(id) = JobId::parse(&line.id) else { continue };
+                let key = Key::of(&line.origin, &id);
+                if jobs.contains(&key) {
+                    booked.insert((key, line.attempt), line.ended);
+                }
+            }
+        }
+        Ok(booked)
+    }
+
+    fn make_room(&self, bytes: u64) -> Result<(), FileError> {
+        let path = self.path();
+        match fs::metadata(&path) {
+            Ok(data) if data.len() + bytes > MAX_BYTES => file::rename(&path, &self.older()),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(FileError::new("look at", &path, error)),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("ledger.jsonl")
+    }
+
+    fn older(&self) -> PathBuf {
+        self.dir.join("ledger.1.jsonl")
+    }
+}
+
+/// What is looked for in a line.
+#[derive(Deserialize)]
+struct Line {
+    origin: String,
+    id: String,
+    attempt: u32,
+    ended: String,
+}
+
+/// The line about an attempt. `price` is what an hour costs.
+pub(super) fn line(
     record: &Record,
     outcome: &Outcome,
     booking: &Booking,
+    price: f64,
     now: SystemTime,
-) -> Result<(), FileError> {
+) -> String {
     let line = json!({
         "id": record.attempt.id.as_str(),
         "attempt": record.attempt.number,
@@ -27,16 +123,18 @@ pub(super) fn append(
         "status": status(outcome, booking),
         "reason": match booking { Booking::Rejected(reason) => Some(reason), _ => None },
         "seconds": outcome.metrics.get("processingTimeSeconds"),
+        "kwh": outcome.metrics.get("energyKwh"),
+        "price": price,
         "origin": record.origin,
-        "ended": clock::rfc3339(outcome.at),
+        "ended": ended(outcome),
         "booked": clock::rfc3339(now),
     });
-    let write = || {
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        file.write_all(format!("{line}\n").as_bytes())?;
-        file.sync_data()
-    };
-    write().map_err(|error| FileError::new("append to", path, error))
+    line.to_string()
+}
+
+/// The outcome's time as a line has it.
+pub(super) fn ended(outcome: &Outcome) -> String {
+    clock::rfc3339(outcome.at)
 }
 
 fn status(outcome: &Outcome, booking: &Booking) -> &'static str {
@@ -48,4 +146,46 @@ fn status(outcome: &Outcome, booking: &Booking) -> &'static str {
         (Booking::Delivered, Ending::Failed(_)) => "failed",
         (Booking::Delivered, Ending::Declined(_)) => "declined",
     }
+}
+
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let before = file.metadata()?.len();
+    let written = file.write_all(line).and_then(|()| file.sync_data());
+    if written.is_err() {
+        // Half a line would spoil the next one too. If this fails as well, the next start mends it.
+        file.set_len(before).ok();
+    }
+    written
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        read => read.map_err(|error| FileError::new("read", path, error)),
+    }
+}
+
+fn cut(path: &Path, length: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_len(length)?;
+    file.sync_all()
+}
+
+/// Where the last whole line ends.
+fn whole_lines(text: &[u8]) -> usize {
+    let mut end = line_start(text);
+    while end > 0 {
+        let start = line_start(&text[..end - 1]);
+        if serde_json::from_slice::<Object>(&text[start..end]).is_ok() {
+            break;
+        }
+        end = start;
+    }
+    end
+}
+
+/// Where the last line begins, which is the end if that follows a line feed.
+fn line_start(text: &[u8]) -> usize {
+    text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }

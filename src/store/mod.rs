@@ -8,10 +8,11 @@
 mod file;
 mod ledger;
 mod lock;
+mod quarantine;
 mod record;
+mod recover;
 mod speed;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,13 +24,7 @@ pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use speed::{read_speed, write_speed};
 
 use crate::work::{Booking, JobId, Key, Outcome};
-
-/// How long a delivered record is kept, in case its job is offered again.
-const KEEP_DELIVERED: Duration = Duration::from_secs(30 * 86_400);
-
-/// How many delivered records are kept at most, oldest dropped first: a backend may offer junk at
-/// every beat.
-const KEEP_RECORDS: usize = 10_000;
+use ledger::Ledger;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +52,6 @@ pub(crate) struct Store {
     _lock: lock::Lock,
 }
 
-/// What a look through the records found.
-#[derive(Debug, Default)]
-pub(crate) struct Recovered {
-    pub(crate) records: Vec<(Key, Record)>,
-    /// What had to be moved aside, a line each.
-    pub(crate) quarantined: Vec<String>,
-}
-
 impl Store {
     /// Opens the directory, making it where it is missing, and takes its lock.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
@@ -85,47 +72,6 @@ impl Store {
         let id = make();
         replace(&path, id.as_bytes()).map_err(failed)?;
         Ok(id)
-    }
-
-    /// Reads every record of jobs from `origin`; another backend's are left alone.
-    pub(crate) fn recover(&self, origin: &str, now: SystemTime) -> Result<Recovered, Error> {
-        let jobs = self.dir.join("jobs");
-        let failed = |source| Error::File { dir: self.dir.clone(), source };
-        let mut found = Recovered::default();
-        let mut delivered = BTreeMap::new();
-        for entry in
-            fs::read_dir(&jobs).map_err(|error| failed(FileError::new("list", &jobs, error)))?
-        {
-            let entry = entry.map_err(|error| failed(FileError::new("list", &jobs, error)))?;
-            let Some(key) = entry.file_name().to_str().and_then(Key::from_folder) else { continue };
-            match record::read(&self.record_path(&key)) {
-                Ok(record) if record.phase.is_delivered() => {
-                    delivered
-                        .insert((record.delivered_at(), key.as_str().to_owned()), (key, record));
-                }
-                Ok(record) => found.records.push((key, record)),
-                // Only the folder was made: the job was never taken.
-                Err(ReadError::Absent) => self.forget(&key),
-                Err(ReadError::Newer { format }) => {
-                    return Err(Error::Newer { path: self.record_path(&key), format });
-                }
-                Err(ReadError::Io(error)) => {
-                    return Err(failed(FileError::new("read", &self.record_path(&key), error)));
-                }
-                Err(ReadError::Damaged(why)) => found.quarantined.push(self.quarantine(&key, &why)),
-            }
-        }
-        let surplus = delivered.len().saturating_sub(KEEP_RECORDS);
-        for (index, ((at, _), (key, record))) in delivered.into_iter().enumerate() {
-            let aged = now.duration_since(at).is_ok_and(|age| age > KEEP_DELIVERED);
-            if aged || index < surplus {
-                self.forget(&key);
-            } else {
-                found.records.push((key, record));
-            }
-        }
-        found.records.retain(|(_, record)| record.origin == origin);
-        Ok(found)
     }
 
     /// Puts a job's record in place of the one before it, synced.
@@ -165,17 +111,22 @@ impl Store {
         self.write(key, &record).map_err(|error| error.to_string())
     }
 
-    /// Books how a delivery ended: the ledger line, then the record, then the work folder goes.
-    pub(crate) fn book(&self, key: &Key, booking: &Booking, now: SystemTime) -> Result<(), String> {
-        let (mut record, outcome) =
-            self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
-        let resent = matches!(record.phase, Phase::Delivered { .. });
-        if !resent {
-            ledger::append(&self.dir.join("ledger.jsonl"), &record, &outcome, booking, now)
-                .map_err(|error| error.to_string())?;
+    /// Books how a delivery ended: the ledger line, then the record, then the work folder goes. The
+    /// line tells the price as well.
+    pub(crate) fn book(
+        &self,
+        key: &Key,
+        booking: &Booking,
+        price: f64,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        let (record, outcome) = self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
+        if !record.phase.is_delivered() {
+            let line = ledger::line(&record, &outcome, booking, price, now);
+            self.ledger().append(&line).map_err(|error| error.to_string())?;
         }
-        record.phase = Phase::Delivered { outcome, at: now };
-        self.write(key, &record).map_err(|error| error.to_string())?;
+        let phase = Phase::Delivered { outcome, at: now };
+        self.write(key, &Record { phase, ..record }).map_err(|error| error.to_string())?;
         self.remove_work(key);
         Ok(())
     }
@@ -204,16 +155,8 @@ impl Store {
         remove_tree(&self.work_dir(key));
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> String {
-        let (from, to) = (self.record_path(key), self.dir.join("quarantine"));
-        let moved = make_dir(&to)
-            .and_then(|()| file::rename(&from, &to.join(format!("{}.json", key.as_str()))));
-        match moved {
-            Ok(()) => {
-                format!("{} is damaged ({why}) and was moved to {}", from.display(), to.display())
-            }
-            Err(error) => format!("{} is damaged ({why}): {error}", from.display()),
-        }
+    fn ledger(&self) -> Ledger<'_> {
+        Ledger { dir: &self.dir }
     }
 
     fn job_dir(&self, key: &Key) -> PathBuf {

@@ -10,6 +10,8 @@ use serde_json::json;
 use super::*;
 use crate::work::{Attempt, Blame, Ending, Failure, Handle, Object, Reason, Stage};
 
+mod ledger;
+
 const ORIGIN: &str = "http://a:80";
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -113,8 +115,8 @@ fn a_record_with_any_byte_changed_or_cut_off_is_quarantined_and_reported_once() 
     }
     fs::write(&path, &whole[..20]).unwrap();
     let found = store.recover(ORIGIN, now()).unwrap();
-    assert_eq!((found.records.len(), found.quarantined.len()), (0, 1));
-    assert_eq!(store.recover(ORIGIN, now()).unwrap().quarantined, [""; 0]);
+    assert_eq!((found.records.len(), found.damage.len()), (0, 1));
+    assert_eq!(store.recover(ORIGIN, now()).unwrap().damage, [""; 0]);
 }
 
 #[test]
@@ -135,32 +137,6 @@ fn another_backends_jobs_are_kept_and_not_touched() {
     store.write(&key("job-1"), &record("job-1", finished(failed()))).unwrap();
     assert_eq!(store.recover("http://b:80", now()).unwrap().records, []);
     assert_eq!(store.recover(ORIGIN, now()).unwrap().records.len(), 1);
-}
-
-#[test]
-fn a_delivered_job_is_one_line_in_the_ledger_however_often_it_is_booked() {
-    let (_dir, store) = store();
-    let key = key("job-1");
-    store.write(&key, &record("job-1", finished(completed()))).unwrap();
-    let work = store.make_work(&key).unwrap();
-    for _ in 0..2 {
-        store.book(&key, &Booking::Delivered, now()).unwrap();
-    }
-    let ledger = fs::read_to_string(store.dir.join("ledger.jsonl")).unwrap();
-    let lines: Vec<Object> =
-        ledger.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(
-        lines,
-        [json!({
-            "id": "job-1", "attempt": 2, "kind": "compute", "status": "completed", "reason": null,
-            "seconds": 1.5, "origin": ORIGIN, "ended": "2026-01-15T10:30:00.120Z",
-            "booked": "2026-01-15T10:31:40.000Z",
-        })
-        .as_object()
-        .cloned()
-        .unwrap()]
-    );
-    assert!(!work.exists(), "the work folder goes with the delivery");
 }
 
 #[test]
@@ -192,7 +168,7 @@ fn the_worker_id_is_made_once() {
 fn nobody_else_can_read_what_is_kept() {
     let (_dir, store) = store();
     store.write(&key("job-1"), &record("job-1", finished(failed()))).unwrap();
-    store.book(&key("job-1"), &Booking::Delivered, now()).unwrap();
+    store.book(&key("job-1"), &Booking::Delivered, 2.5, now()).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&store.dir), 0o700);
     assert_eq!(mode(&store.record_path(&key("job-1"))), 0o600);
