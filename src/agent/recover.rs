@@ -10,7 +10,7 @@ use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
 use crate::store::{self, Phase, Record};
-use crate::work::{Ending, Failure, Key, Outcome, Reason, Stage};
+use crate::work::{Blame, Key, Verdict};
 
 /// Reads the records. A job that was running is over: its program ended with the agent, or is ended
 /// now, and it counts as lost.
@@ -23,7 +23,8 @@ pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
     let records = found.records.into_iter();
     let left: Vec<Left> =
         records.map(|(key, record)| look(shared, key, record)).collect::<Result<_, Error>>()?;
-    let open = left.iter().filter(|left| !matches!(left.how, LeftHow::Delivered(_))).count();
+    let is_open = |left: &&Left| !matches!(left.how, LeftHow::Delivered(_) | LeftHow::Tombstone);
+    let open = left.iter().filter(is_open).count();
     if open > 0 {
         log::info!("jobs of an earlier run not delivered yet: {open}");
     }
@@ -45,6 +46,7 @@ fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
             LeftHow::Finished { verdict: outcome.verdict(), waited: *waited }
         }
         Phase::Delivered { outcome, .. } => LeftHow::Delivered(outcome.verdict()),
+        Phase::Tombstone { .. } => LeftHow::Tombstone,
     };
     Ok(Left { key, attempt, how })
 }
@@ -57,14 +59,9 @@ fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
 
 /// Without its record the job would be run again, so a disk that does not take it ends the start.
 fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Result<LeftHow, Error> {
-    let failure = Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {why}"));
-    let outcome = Outcome::without_run(Ending::Failed(failure), clock::wall());
-    let verdict = outcome.verdict();
     log::warn!("job lost job={}: {why}", record.attempt.id);
-    let phase = Phase::Finished { outcome, waited: Duration::ZERO };
-    let record = Record { offer: None, phase, ..record };
     let dir = shared.config.identity.state_dir.clone();
     let failed = |source| store::Error::File { dir, source };
-    shared.store.write(key, &record).map_err(failed)?;
-    Ok(LeftHow::Finished { verdict, waited: Duration::ZERO })
+    shared.store.lose(key, record, why, clock::wall()).map_err(failed)?;
+    Ok(LeftHow::Finished { verdict: Verdict::Failed(Blame::Worker), waited: Duration::ZERO })
 }

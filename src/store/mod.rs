@@ -23,7 +23,7 @@ pub(crate) use file::{FileError, replace};
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use speed::{read_speed, write_speed};
 
-use crate::work::{Booking, JobId, Key, Outcome};
+use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};
 use ledger::Ledger;
 
 /// Why the state directory cannot be used.
@@ -74,10 +74,31 @@ impl Store {
         Ok(id)
     }
 
-    /// Puts a job's record in place of the one before it, synced.
+    /// Puts a job's record in place of the one before it, synced. What it is known by comes first, once
+    /// an attempt: whatever becomes of the record, that file is not touched meanwhile.
     pub(crate) fn write(&self, key: &Key, record: &Record) -> Result<(), FileError> {
         make_dir(&self.job_dir(key))?;
+        let (first, id_path) = (record.first(), self.id_path(key));
+        if !record::read(&id_path).is_ok_and(|known| known == first) {
+            record::write(&id_path, &first)?;
+        }
         record::write(&self.record_path(key), record)
+    }
+
+    /// Counts a job as lost by our own fault, which is its outcome from now on.
+    pub(crate) fn lose(
+        &self,
+        key: &Key,
+        record: Record,
+        why: &str,
+        now: SystemTime,
+    ) -> Result<Record, FileError> {
+        let failure = Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {why}"));
+        let outcome = Outcome::without_run(Ending::Failed(failure), now);
+        let phase = Phase::Finished { outcome, waited: Duration::ZERO };
+        let record = Record { offer: None, phase, ..record };
+        self.write(key, &record)?;
+        Ok(record)
     }
 
     pub(crate) fn read(&self, key: &Key) -> Result<Record, ReadError> {
@@ -92,8 +113,8 @@ impl Store {
                 let outcome = outcome.clone();
                 Ok((record, outcome))
             }
-            Phase::Taken | Phase::Running(_) => {
-                Err(ReadError::Damaged("the job has no outcome yet".into()))
+            Phase::Taken | Phase::Running(_) | Phase::Tombstone { .. } => {
+                Err(ReadError::Damaged("there is no outcome in it".into()))
             }
         }
     }
@@ -121,7 +142,7 @@ impl Store {
         now: SystemTime,
     ) -> Result<(), String> {
         let (record, outcome) = self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
-        if !record.phase.is_delivered() {
+        if !record.phase.is_over() {
             let line = ledger::line(&record, &outcome, booking, price, now);
             self.ledger().append(&line).map_err(|error| error.to_string())?;
         }
@@ -161,6 +182,10 @@ impl Store {
 
     fn job_dir(&self, key: &Key) -> PathBuf {
         self.dir.join("jobs").join(key.as_str())
+    }
+
+    fn id_path(&self, key: &Key) -> PathBuf {
+        self.job_dir(key).join("id.json")
     }
 
     fn record_path(&self, key: &Key) -> PathBuf {

@@ -1,4 +1,4 @@
-//! `record.json`: where one job is in its life, in one atomic file.
+//! `record.json`: where one job is in its life, in one atomic file; and `id.json`, which job that is.
 //!
 //! `{"format":1,"sha256":"…","record":{…}}`; the checksum is over the text of `record` as it stands.
 //! A file of a newer format is refused, never rewritten; anything else that does not read back is
@@ -49,18 +49,31 @@ pub(crate) enum Phase {
         outcome: Outcome,
         at: SystemTime,
     },
+    /// Delivered so long ago that only the number of attempts is kept.
+    Tombstone {
+        at: SystemTime,
+    },
 }
 
 impl Phase {
-    pub(super) fn is_delivered(&self) -> bool {
-        matches!(self, Self::Delivered { .. })
+    /// Whether nothing is left to be done about it.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::Delivered { .. } | Self::Tombstone { .. })
     }
 }
 
 impl Record {
-    pub(super) fn delivered_at(&self) -> SystemTime {
+    /// The record as it first was, without the offer: all that must be known of a job should the rest
+    /// be damaged.
+    pub(super) fn first(&self) -> Self {
+        let (attempt, origin, kind) =
+            (self.attempt.clone(), self.origin.clone(), self.kind.clone());
+        Self { attempt, origin, kind, offer: None, phase: Phase::Taken }
+    }
+
+    pub(super) fn over_since(&self) -> SystemTime {
         match &self.phase {
-            Phase::Delivered { at, .. } => *at,
+            Phase::Delivered { at, .. } | Phase::Tombstone { at } => *at,
             Phase::Taken | Phase::Running(_) | Phase::Finished { .. } => SystemTime::UNIX_EPOCH,
         }
     }
@@ -88,23 +101,24 @@ pub(super) fn write(path: &Path, record: &Record) -> Result<(), FileError> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Absent),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(ReadError::Damaged("it is no text".into()));
-        }
-        Err(error) => return Err(ReadError::Io(error)),
-    };
+    match std::fs::read(path) {
+        Ok(content) => parse(&content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ReadError::Absent),
+        Err(error) => Err(ReadError::Io(error)),
+    }
+}
+
+pub(super) fn parse(content: &[u8]) -> Result<Record, ReadError> {
+    let text = str::from_utf8(content).map_err(|error| ReadError::Damaged(error.to_string()))?;
     let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
-    let head: Head = serde_json::from_str(&text).map_err(damaged)?;
+    let head: Head = serde_json::from_str(text).map_err(damaged)?;
     if head.format > FORMAT {
         return Err(ReadError::Newer { format: head.format });
     }
     if head.format == 0 {
         return Err(ReadError::Damaged("there is no format 0".into()));
     }
-    let frame: Frame<'_> = serde_json::from_str(&text).map_err(damaged)?;
+    let frame: Frame<'_> = serde_json::from_str(text).map_err(damaged)?;
     if checksum(frame.record) != frame.sha256 {
         return Err(ReadError::Damaged("its checksum does not match".into()));
     }
@@ -149,6 +163,7 @@ enum PhaseFile {
     Running { pid: i32, start_time: u64, boot_id: String },
     Finished { outcome: OutcomeFile, waited_seconds: u64 },
     Delivered { outcome: OutcomeFile, at: String },
+    Tombstone { at: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,6 +221,7 @@ impl From<&Record> for RecordFile {
                 Phase::Delivered { outcome, at } => {
                     PhaseFile::Delivered { outcome: outcome.into(), at: clock::rfc3339(*at) }
                 }
+                Phase::Tombstone { at } => PhaseFile::Tombstone { at: clock::rfc3339(*at) },
             },
         }
     }
@@ -240,6 +256,7 @@ impl TryFrom<RecordFile> for Record {
                 PhaseFile::Delivered { outcome, at } => {
                     Phase::Delivered { outcome: outcome.try_into()?, at: time(&at)? }
                 }
+                PhaseFile::Tombstone { at } => Phase::Tombstone { at: time(&at)? },
             },
         })
     }

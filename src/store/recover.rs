@@ -1,21 +1,26 @@
 //! What an earlier run of the agent left on disk, put in order.
 //!
 //! Whatever is done here is done again, to the same end, if the agent ends in the middle of it.
+//!
+//! A damaged record does not make its job unknown: beside it stands `id.json`, the record as it first
+//! was. What the ledger has a line for was delivered; anything else counts as lost, so that the backend
+//! is asked about it and it is not run as if it were new.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
 use super::file::FileError;
+use super::ledger::{self, Booked};
 use super::record::{self, Phase, ReadError, Record};
-use super::{Error, Store, ledger, quarantine};
+use super::{Error, Store, quarantine};
 use crate::work::Key;
 
-/// How long a delivered record is kept, in case its job is offered again.
+/// How long a delivered outcome is kept, in case its job is offered again.
 const KEEP_DELIVERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// How many delivered records are kept at most, oldest dropped first: a backend may offer junk at
-/// every beat.
+/// How many records of jobs that are over are kept at most, oldest dropped first: a backend may offer
+/// junk at every beat.
 const KEEP_RECORDS: usize = 10_000;
 
 /// What a look through the records found.
@@ -26,24 +31,47 @@ pub(crate) struct Recovered {
     pub(crate) damage: Vec<String>,
 }
 
+/// What a look into the folders found.
+#[derive(Default)]
+struct Found {
+    records: Vec<(Key, Record)>,
+    /// Jobs whose record did not read back.
+    torn: Vec<Torn>,
+}
+
+/// A job whose record did not read back.
+struct Torn {
+    key: Key,
+    why: String,
+    /// What it is known by, if that can still be read.
+    first: Option<Record>,
+}
+
 impl Store {
     /// Mends what a crash left half done. Returns the records of jobs from `origin`; another backend's
     /// are kept.
     pub(crate) fn recover(&self, origin: &str, now: SystemTime) -> Result<Recovered, Error> {
         let failed = |source| Error::File { dir: self.dir.clone(), source };
-        let mut found = self.read_all()?;
-        found.damage.extend(self.ledger().mend().map_err(failed)?);
-        self.end_bookings(&mut found.records, now).map_err(failed)?;
-        found.records = self.drop_old(found.records, now);
-        found.records.retain(|(_, record)| record.origin == origin);
-        Ok(found)
+        let mended = self.ledger().mend().map_err(failed)?;
+        let Found { mut records, torn } = self.read_all()?;
+        let booked = self.look_up(&records, &torn).map_err(failed)?;
+        self.end_bookings(&mut records, &booked, now).map_err(failed)?;
+        let mut damage: Vec<String> = mended.into_iter().collect();
+        for torn in torn {
+            let (line, record) = self.set_aside(torn, &booked, now).map_err(failed)?;
+            damage.push(line);
+            records.extend(record);
+        }
+        let mut records = self.drop_old(records, now);
+        records.retain(|(_, record)| record.origin == origin);
+        Ok(Recovered { records, damage })
     }
 
-    fn read_all(&self) -> Result<Recovered, Error> {
+    fn read_all(&self) -> Result<Found, Error> {
         let jobs = self.dir.join("jobs");
         let failed = |source| Error::File { dir: self.dir.clone(), source };
         let listing = |error| failed(FileError::new("list", &jobs, error));
-        let mut found = Recovered::default();
+        let mut found = Found::default();
         for entry in fs::read_dir(&jobs).map_err(listing)? {
             let name = entry.map_err(listing)?.file_name();
             let Some(key) = name.to_str().and_then(Key::from_folder) else { continue };
@@ -57,22 +85,28 @@ impl Store {
                     return Err(failed(FileError::new("read", &path, error)));
                 }
                 Err(ReadError::Damaged(why)) => {
-                    found.damage.push(self.quarantine(&key, &why).map_err(failed)?);
+                    let first = record::read(&self.id_path(&key)).ok();
+                    found.torn.push(Torn { key, why, first });
                 }
             }
         }
         Ok(found)
     }
 
+    /// What the ledger knows of the jobs whose records do not say that they are over.
+    fn look_up(&self, records: &[(Key, Record)], torn: &[Torn]) -> Result<Booked, FileError> {
+        let open = records.iter().filter(|(_, record)| !record.phase.is_over());
+        let open = open.map(|(key, _)| key).chain(torn.iter().map(|torn| &torn.key));
+        self.ledger().booked(&open.cloned().collect::<BTreeSet<Key>>())
+    }
+
     /// A delivery whose line was written, but whose record was not, is over all the same.
     fn end_bookings(
         &self,
         records: &mut [(Key, Record)],
+        booked: &Booked,
         now: SystemTime,
     ) -> Result<(), FileError> {
-        let open = records.iter().filter(|(_, record)| !record.phase.is_delivered());
-        let open: BTreeSet<Key> = open.map(|(key, _)| key.clone()).collect();
-        let booked = self.ledger().booked(&open)?;
         for (key, record) in records {
             if let Phase::Finished { outcome, .. } = &record.phase
                 && booked.get(&(key.clone(), record.attempt.number))
@@ -81,40 +115,66 @@ impl Store {
                 record.phase = Phase::Delivered { outcome: outcome.clone(), at: now };
                 self.write(key, record)?;
             }
-            if record.phase.is_delivered() {
+            if record.phase.is_over() {
                 self.remove_work(key);
             }
         }
         Ok(())
     }
 
-    fn drop_old(&self, mut records: Vec<(Key, Record)>, now: SystemTime) -> Vec<(Key, Record)> {
-        records.sort_by_key(|(_, record)| record.delivered_at());
-        let delivered = records.iter().filter(|(_, record)| record.phase.is_delivered()).count();
-        let mut surplus = delivered.saturating_sub(KEEP_RECORDS);
-        records.retain(|(key, record)| {
-            if !record.phase.is_delivered() {
-                return true;
-            }
-            let aged =
-                now.duration_since(record.delivered_at()).is_ok_and(|age| age > KEEP_DELIVERED);
-            let drop = aged || surplus > 0;
-            surplus = surplus.saturating_sub(1);
-            if drop {
-                self.forget(key);
-            }
-            !drop
-        });
-        records
+    /// Drops what is too much, and shrinks what is old. Nothing but the number of an old attempt is
+    /// still needed, so that the next one has its own.
+    fn drop_old(&self, records: Vec<(Key, Record)>, now: SystemTime) -> Vec<(Key, Record)> {
+        let (mut over, mut kept): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|(_, record)| record.phase.is_over());
+        over.sort_by_key(|(_, record)| record.over_since());
+        let surplus = over.len().saturating_sub(KEEP_RECORDS);
+        for (key, _) in over.drain(..surplus) {
+            self.forget(&key);
+        }
+        kept.extend(over.into_iter().map(|(key, record)| self.shrink(key, record, now)));
+        kept
     }
 
-    /// Keeps a record that does not read back aside.
-    fn quarantine(&self, key: &Key, why: &str) -> Result<String, FileError> {
-        let path = self.record_path(key);
+    fn shrink(&self, key: Key, record: Record, now: SystemTime) -> (Key, Record) {
+        let Phase::Delivered { at, .. } = record.phase else { return (key, record) };
+        if now.duration_since(at).is_ok_and(|age| age > KEEP_DELIVERED) {
+            let tombstone = Record { offer: None, phase: Phase::Tombstone { at }, ..record };
+            // What cannot be written now shrinks at another start.
+            if let Err(error) = self.write(&key, &tombstone) {
+                log::warn!("{error}");
+            }
+            return (key, tombstone);
+        }
+        (key, record)
+    }
+
+    /// Keeps a record that does not read back aside, and puts what is known in its place. Says so.
+    fn set_aside(
+        &self,
+        torn: Torn,
+        booked: &Booked,
+        now: SystemTime,
+    ) -> Result<(String, Option<(Key, Record)>), FileError> {
+        let Torn { key, why, first } = torn;
+        let path = self.record_path(&key);
         let content = fs::read(&path).map_err(|error| FileError::new("read", &path, error))?;
         let name = format!("{}.json", key.as_str());
         let kept = quarantine::keep(&self.dir.join("quarantine"), &name, &content)?;
-        self.forget(key);
-        Ok(format!("{} is damaged ({why}) and was moved to {}", path.display(), kept.display()))
+        let moved =
+            format!("{} is damaged ({why}) and was moved to {}", path.display(), kept.display());
+        let Some(first) = first else {
+            self.forget(&key);
+            return Ok((format!("{moved}; whose record it was is not known"), None));
+        };
+        let id = first.attempt.id.clone();
+        let (record, what) = if booked.contains_key(&(key.clone(), first.attempt.number)) {
+            let record = Record { phase: Phase::Tombstone { at: now }, ..first };
+            self.write(&key, &record)?;
+            (record, "was delivered before")
+        } else {
+            (self.lose(&key, first, "its record was damaged", now)?, "counts as lost")
+        };
+        Ok((format!("{moved}; job={id} {what}"), Some((key, record))))
     }
 }

@@ -101,7 +101,8 @@ enum Ask {
 #[derive(Debug)]
 struct Settled {
     attempt: Attempt,
-    verdict: Verdict,
+    /// None if its outcome is not kept any more.
+    verdict: Option<Verdict>,
     /// When the backend last answered: an offer sent for earlier is stale.
     acknowledged: Time,
     /// Not sent again before this.
@@ -119,8 +120,13 @@ pub(crate) struct Left {
 #[derive(Debug)]
 pub(crate) enum LeftHow {
     Taken(Box<Offer>),
-    Finished { verdict: Verdict, waited: Duration },
+    Finished {
+        verdict: Verdict,
+        waited: Duration,
+    },
     Delivered(Verdict),
+    /// Delivered, but there is no outcome that could be sent again.
+    Tombstone,
 }
 
 impl Core {
@@ -165,14 +171,15 @@ impl Core {
                 // A record does not say whether it was sent.
                 State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
             }
-            LeftHow::Delivered(verdict) => {
-                let settled =
-                    Settled { attempt, verdict, acknowledged: Time::ZERO, resend_at: Time::ZERO };
-                self.settled.insert(key, settled);
-                return;
-            }
+            LeftHow::Delivered(verdict) => return self.settled_before(key, attempt, Some(verdict)),
+            LeftHow::Tombstone => return self.settled_before(key, attempt, None),
         };
         self.insert(key, attempt, state, now);
+    }
+
+    fn settled_before(&mut self, key: Key, attempt: Attempt, verdict: Option<Verdict>) {
+        let settled = Settled { attempt, verdict, acknowledged: Time::ZERO, resend_at: Time::ZERO };
+        self.settled.insert(key, settled);
     }
 
     /// Hears of an event and decides.
@@ -302,7 +309,7 @@ impl Core {
     /// Remembers how a job ended, in case it is offered again. Of too many the oldest are forgotten.
     fn settle_down(&mut self, key: Key, attempt: Attempt, verdict: Verdict, now: Time) {
         let resend_at = now + self.link.interval();
-        let settled = Settled { attempt, verdict, acknowledged: now, resend_at };
+        let settled = Settled { attempt, verdict: Some(verdict), acknowledged: now, resend_at };
         self.settled.insert(key, settled);
         if self.settled.len() > SETTLED_MAX {
             // A later attempt at the same job may be under way, with its record in the same folder.

@@ -113,7 +113,9 @@ impl Core {
     }
 
     fn resend(&mut self, now: Time, key: &Key) {
-        let Some(Settled { attempt, verdict, .. }) = self.settled.remove(key) else { return };
+        let Some(Settled { attempt, verdict: Some(verdict), .. }) = self.settled.remove(key) else {
+            return;
+        };
         let delivery = Delivery::new(verdict, now).asked_first().resend();
         self.insert(key.clone(), attempt, State::Undelivered(delivery), now);
     }
@@ -208,11 +210,13 @@ fn again(settled: &Settled, offer: &Offer, now: Time, sent: Time) -> Again {
         number: last.number.saturating_add(1),
         first,
     };
-    if offer.content != last.content {
+    // Without its outcome a job can only be done anew: the backend, which lists it as open after so
+    // long, would wait for ever otherwise.
+    let Some(verdict) = settled.verdict.filter(|_| offer.content == last.content) else {
         return Again::Attempt(next(last.number.saturating_add(1)));
-    }
+    };
     let may_send = now >= settled.resend_at;
-    match settled.verdict {
+    match verdict {
         Verdict::Completed if may_send => Again::Resend,
         Verdict::Failed(Blame::Worker) | Verdict::Declined(Blame::Worker)
             if last.tries() < TRIES_MAX =>

@@ -26,7 +26,7 @@ fn finish(store: &Store, id: &str) {
 }
 
 fn is_delivered(store: &Store, id: &str) -> bool {
-    store.read(&key(id)).unwrap().phase.is_delivered()
+    store.read(&key(id)).unwrap().phase.is_over()
 }
 
 #[test]

@@ -336,6 +336,14 @@ fn other_content_under_a_known_id_is_another_job() {
 }
 
 #[test]
+fn a_job_whose_outcome_is_not_kept_any_more_is_done_anew_under_the_next_number() {
+    let how = LeftHow::Tombstone;
+    let left = Left { key: key("job-1"), attempt: attempt("job-1", 3), how };
+    let mut desk = Desk::online(rules(), vec![left]);
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 4)]);
+}
+
+#[test]
 fn a_job_taken_by_an_earlier_run_begins_after_a_good_beat_and_a_question() {
     let left = || {
         let how = LeftHow::Taken(Box::new(offer("job-1")));
