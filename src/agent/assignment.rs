@@ -152,8 +152,10 @@ impl Assignment<'_> {
         Record {
             attempt: self.attempt.clone(),
             origin: self.shared.config.connection.backend.origin.clone(),
+            worker: Some(self.shared.worker_id.clone()),
             kind: self.offer.kind.clone(),
             offer,
+            progressed: false,
             phase,
         }
     }

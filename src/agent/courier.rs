@@ -43,7 +43,7 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
     while bag.fill(orders) {
         let told = match bag.errands.pop_front() {
             Some(Order::Ask { key, id }) => {
-                let answer = shared.backend.job(&id);
+                let answer = shared.backend.job(&id, &asker(shared, &key));
                 events.send(Event::Asked { key, answer })
             }
             Some(Order::Send { key, first }) => send(shared, key, first.as_deref(), events),
@@ -96,6 +96,12 @@ impl Bag {
     }
 }
 
+/// An outcome is asked about as the worker that took its job, and a job still to be done as ourselves.
+fn asker(shared: &Shared, key: &Key) -> String {
+    let taker = shared.store.outcome(key).ok().and_then(|(record, _)| record.worker);
+    taker.unwrap_or_else(|| shared.worker_id.clone())
+}
+
 fn send(
     shared: &Shared,
     key: Key,
@@ -119,7 +125,8 @@ fn send(
         let acknowledged = tell_progress(shared, &record.attempt.id, report);
         events.send(Event::ProgressSent { key: key.clone(), acknowledged })?;
     }
-    let answer = shared.backend.complete(&record.attempt, &record.kind, &outcome);
+    let worker = record.worker.as_ref().unwrap_or(&shared.worker_id);
+    let answer = shared.backend.complete(worker, &record.attempt, &record.kind, &outcome);
     events.send(Event::Sent { key, answer })
 }
 

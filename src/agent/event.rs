@@ -143,6 +143,10 @@ pub(crate) enum Action {
         key: Key,
         booking: Booking,
     },
+    /// Record that the backend had heard of the progress of a job that failed.
+    NoteProgress {
+        key: Key,
+    },
     NoteWait {
         key: Key,
         waited: Duration,

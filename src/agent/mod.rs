@@ -246,6 +246,7 @@ impl Hands<'_, '_> {
                 let price = self.shared.config.identity.price;
                 log_error(self.shared.store.book(&key, &booking, price, clock::wall()));
             }
+            Action::NoteProgress { key } => log_error(self.shared.store.note_progress(&key)),
             Action::NoteWait { key, waited } => {
                 log_error(self.shared.store.note_wait(&key, waited));
             }
@@ -330,7 +331,8 @@ impl Hands<'_, '_> {
     fn record(&self, attempt: Attempt, kind: String, outcome: Outcome) -> Record {
         let origin = self.shared.config.connection.backend.origin.clone();
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
-        Record { attempt, origin, kind, offer: None, phase }
+        let worker = Some(self.shared.worker_id.clone());
+        Record { attempt, origin, worker, kind, offer: None, progressed: false, phase }
     }
 
     fn record_outcome(&self, key: Key, record: &Record) {

@@ -43,7 +43,8 @@ fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
             lose(shared, &key, record, "the worker ended while the job ran")?
         }
         Phase::Finished { outcome, waited } => {
-            LeftHow::Finished { verdict: outcome.verdict(), waited: *waited }
+            let (waited, progressed) = (*waited, record.progressed);
+            LeftHow::Finished { verdict: outcome.verdict(), waited, progressed }
         }
         Phase::Delivered { outcome, .. } => LeftHow::Delivered(outcome.verdict()),
         Phase::Tombstone { .. } => LeftHow::Tombstone,
@@ -63,5 +64,6 @@ fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Result<LeftHow
     let dir = shared.config.identity.state_dir.clone();
     let failed = |source| store::Error::File { dir, source };
     shared.store.lose(key, record, why, clock::wall()).map_err(failed)?;
-    Ok(LeftHow::Finished { verdict: Verdict::Failed(Blame::Worker), waited: Duration::ZERO })
+    let verdict = Verdict::Failed(Blame::Worker);
+    Ok(LeftHow::Finished { verdict, waited: Duration::ZERO, progressed: false })
 }

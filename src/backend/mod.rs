@@ -250,12 +250,13 @@ impl Backend {
     /// `POST /api/jobs/:jobId/complete`.
     pub(crate) fn complete(
         &self,
+        worker_id: &str,
         attempt: &Attempt,
         kind: &str,
         outcome: &Outcome,
     ) -> Result<Receipt, Error> {
-        let body = wire::complete(&self.worker_id, kind, outcome);
-        let key = wire::idempotency_key(&self.worker_id, attempt);
+        let body = wire::complete(worker_id, kind, outcome);
+        let key = wire::idempotency_key(worker_id, attempt);
         let reply = self.post(&format!("/api/jobs/{}/complete", attempt.id), &body, Some(&key))?;
         match (reply.status, &reply.fields) {
             (403 | 404 | 409, Ok(_)) => Ok(Receipt::Rejected(reply.no().to_string())),
@@ -263,8 +264,8 @@ impl Backend {
         }
     }
 
-    /// `GET /api/jobs/:jobId`. An error means: ask again later.
-    pub(crate) fn job(&self, id: &JobId) -> Result<JobState, Error> {
+    /// `GET /api/jobs/:jobId`, for the worker of this id. An error means: ask again later.
+    pub(crate) fn job(&self, id: &JobId, worker_id: &str) -> Result<JobState, Error> {
         let reply = self.get(&format!("/api/jobs/{id}"))?;
         if matches!(reply.status, 408 | 429 | 500..) {
             return Err(reply.no());
@@ -274,13 +275,14 @@ impl Backend {
         }
         let body: Object = serde_json::from_slice(&reply.body)
             .map_err(|error| Error::Undecodable { call: reply.call, cause: error.to_string() })?;
-        Ok(self.state(&wire::JobView::read(&body)))
+        Ok(self.state(&wire::JobView::read(&body), worker_id))
     }
 
-    fn state(&self, view: &wire::JobView) -> JobState {
-        let other_worker = view.provider_worker_id.as_ref().is_some_and(|id| *id != self.worker_id);
-        let other_provider =
-            view.provider_id.as_ref().is_some_and(|id| !self.may_be_our_provider(id));
+    fn state(&self, view: &wire::JobView, worker_id: &str) -> JobState {
+        let other_worker = view.provider_worker_id.as_ref().is_some_and(|id| *id != worker_id);
+        // What provider another worker of ours was is not known.
+        let other_provider = worker_id == self.worker_id
+            && view.provider_id.as_ref().is_some_and(|id| !self.may_be_our_provider(id));
         // Of the two names the worker's is the surer one: a provider's id is only as good as the
         // registration's reply.
         let elsewhere = match view.provider_worker_id {

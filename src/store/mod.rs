@@ -132,6 +132,13 @@ impl Store {
         self.write(key, &record).map_err(|error| error.to_string())
     }
 
+    /// Notes that the backend had heard of the job's progress.
+    pub(crate) fn note_progress(&self, key: &Key) -> Result<(), String> {
+        let record = self.read(key).map_err(|error| self.unreadable(key, &error))?;
+        let record = Record { progressed: true, ..record };
+        self.write(key, &record).map_err(|error| error.to_string())
+    }
+
     /// Books how a delivery ended: the ledger line, then the record, then the work folder goes. The
     /// line tells the price as well.
     pub(crate) fn book(

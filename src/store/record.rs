@@ -28,9 +28,15 @@ pub(crate) struct Record {
     pub(crate) attempt: Attempt,
     /// The backend it came from; its outcome goes nowhere else.
     pub(crate) origin: String,
+    /// The worker that took it, as the backend knows it; its outcome is told under no other name.
+    /// Unknown in a record of a version that did not write it.
+    pub(crate) worker: Option<String>,
     pub(crate) kind: String,
     /// The offer as it came, which any version can read again. Gone once the job has ended.
     pub(crate) offer: Option<String>,
+    /// Whether the backend had heard of its progress, noted of a failure: a job that waits there again
+    /// was then put back by it.
+    pub(crate) progressed: bool,
     pub(crate) phase: Phase,
 }
 
@@ -66,9 +72,15 @@ impl Record {
     /// The record as it first was, without the offer: all that must be known of a job should the rest
     /// be damaged.
     pub(super) fn first(&self) -> Self {
-        let (attempt, origin, kind) =
-            (self.attempt.clone(), self.origin.clone(), self.kind.clone());
-        Self { attempt, origin, kind, offer: None, phase: Phase::Taken }
+        Self {
+            attempt: self.attempt.clone(),
+            origin: self.origin.clone(),
+            worker: self.worker.clone(),
+            kind: self.kind.clone(),
+            offer: None,
+            progressed: false,
+            phase: Phase::Taken,
+        }
     }
 
     pub(super) fn over_since(&self) -> SystemTime {
@@ -150,9 +162,13 @@ struct RecordFile {
     attempt: u32,
     first_attempt: u32,
     origin: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worker: Option<String>,
     kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     offer: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    progressed: bool,
     phase: PhaseFile,
 }
 
@@ -205,8 +221,10 @@ impl From<&Record> for RecordFile {
             attempt: record.attempt.number,
             first_attempt: record.attempt.first,
             origin: record.origin.clone(),
+            worker: record.worker.clone(),
             kind: record.kind.clone(),
             offer: record.offer.clone(),
+            progressed: record.progressed,
             phase: match &record.phase {
                 Phase::Taken => PhaseFile::Taken,
                 Phase::Running(Handle { pid, start_time, boot_id }) => PhaseFile::Running {
@@ -243,7 +261,9 @@ impl TryFrom<RecordFile> for Record {
             },
             origin: file.origin,
             kind: file.kind,
+            worker: file.worker,
             offer: file.offer,
+            progressed: file.progressed,
             phase: match file.phase {
                 PhaseFile::Taken => Phase::Taken,
                 PhaseFile::Running { pid, start_time, boot_id } => {
@@ -315,6 +335,10 @@ impl TryFrom<OutcomeFile> for Outcome {
         let at = time(&file.at)?;
         Ok(Self { ending, metrics: file.metrics, final_metrics: file.final_metrics, at })
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn by_name<T: Copy>(all: &[T], name: fn(T) -> &'static str, wanted: &str) -> Result<T, String> {

@@ -30,8 +30,10 @@ fn record(id: &str, phase: Phase) -> Record {
     Record {
         attempt: Attempt { id, content: "c0ffee".into(), number: 2, first: 1 },
         origin: ORIGIN.into(),
+        worker: Some("w".into()),
         kind: "compute".into(),
         offer: Some(r#"{"id":"job-1"}"#.into()),
+        progressed: false,
         phase,
     }
 }
@@ -83,6 +85,16 @@ fn every_phase_reads_back_as_it_was_written() {
     }
 }
 
+#[test]
+fn that_the_backend_had_heard_of_progress_is_kept() {
+    let (_dir, store) = store();
+    let written = record("job-1", finished(failed()));
+    store.write(&key("job-1"), &written).unwrap();
+    store.note_progress(&key("job-1")).unwrap();
+    let noted = Record { progressed: true, ..written };
+    assert_eq!(store.recover(ORIGIN, now()).unwrap().records, [(key("job-1"), noted)]);
+}
+
 /// Yesterday's file: should the format change, this must still be read, and the number go up.
 #[test]
 fn the_format_is_the_released_one() {
@@ -90,7 +102,7 @@ fn the_format_is_the_released_one() {
     let key = key("job-1");
     let body = r#"{"id":"job-1","content":"c0ffee","attempt":2,"first_attempt":1,"origin":"http://a:80","kind":"compute","phase":{"finished":{"outcome":{"at":"2026-01-15T10:30:00.120Z","metrics":{"processingTimeSeconds":1.5},"ending":{"failed":{"reason":"nonzero_exit","blame":"job","stage":"run","error":"exit code 3","exit_code":3,"log":["last words"]}}},"waited_seconds":60}}}"#;
     let sha256 = "096a45aa5cc6bad3c27f1f3a2699808d010a378a3753edcbcd50b754736c0b60";
-    let written = Record { offer: None, ..record("job-1", finished(failed())) };
+    let written = Record { offer: None, worker: None, ..record("job-1", finished(failed())) };
     store.write(&key, &written).unwrap();
     let text = fs::read_to_string(store.record_path(&key)).unwrap();
     assert_eq!(text, format!(r#"{{"format":1,"sha256":"{sha256}","record":{body}}}"#));

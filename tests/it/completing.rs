@@ -1,4 +1,6 @@
-//! Completions: what they say, and how they survive lost replies, refusals and power failures.
+//! Completions: what they say, and how they survive lost replies, refusals, damage and power failures.
+
+use std::fs::{self, File};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -124,6 +126,50 @@ fn a_job_that_ran_when_the_power_failed_is_reported_lost_and_not_run_again() {
     let details = ["reason", "blame", "stage"].map(|key| body["errorDetails"][key].clone());
     assert_eq!(details, ["lost", "worker", "run"]);
     assert_eq!(backend.requests(PROGRESS).len(), seen, "no progress of a job that is over");
+}
+
+#[test]
+fn a_job_whose_record_was_damaged_is_reported_lost_and_not_run_again() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[endless("job-1")]);
+    let mut worker = home.worker(&backend.url(), &["--worker-id", "rig-1"]);
+    backend.wait_for(PROGRESS, 1);
+    worker.kill();
+    let jobs = fs::read_dir(home.path("state/jobs")).unwrap();
+    for job in jobs {
+        let record = File::options().write(true).open(job.unwrap().path().join("record.json"));
+        record.unwrap().set_len(100).unwrap();
+    }
+
+    let seen = backend.requests(PROGRESS).len();
+    let mut worker =
+        home.worker(&backend.url(), &["--worker-id", "rig-1", "--exit-when-idle", "0s"]);
+    let body = backend.wait_for(COMPLETE, 1).body;
+    assert_eq!(worker.wait(), 0);
+    let said = ["status", "error"].map(|key| body[key].as_str().unwrap().to_owned());
+    assert_eq!(said, ["failed", "lost: its record was damaged"]);
+    assert_eq!(worker.count("job=job-1 counts as lost"), 1);
+    assert_eq!(backend.requests(PROGRESS).len(), seen, "it did not run again");
+}
+
+#[test]
+fn a_result_is_delivered_under_the_name_that_its_job_was_taken_under() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[short("job-1")]);
+    backend.always(COMPLETE, Reply::json(503, r#"{"success":false,"error":"busy"}"#));
+    let mut worker = home.worker(&backend.url(), &["--worker-id", "rig-1"]);
+    backend.wait_for(COMPLETE, 1);
+    worker.kill();
+
+    backend.always(ASK, said_by("RUNNING"));
+    backend.always(COMPLETE, Reply::json(200, r#"{"success":true}"#));
+    let mut worker =
+        home.worker(&backend.url(), &["--worker-id", "rig-2", "--exit-when-idle", "0s"]);
+    assert_eq!(worker.wait(), 0);
+    let sent = backend.requests(COMPLETE);
+    assert_eq!(sent.len(), 2);
+    assert_same(&sent);
+    assert_eq!(sent[1].body["workerId"], "rig-1");
 }
 
 #[test]

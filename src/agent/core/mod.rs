@@ -123,6 +123,8 @@ pub(crate) enum LeftHow {
     Finished {
         verdict: Verdict,
         waited: Duration,
+        /// Whether the backend had heard of its progress.
+        progressed: bool,
     },
     Delivered(Verdict),
     /// Delivered, but there is no outcome that could be sent again.
@@ -165,16 +167,20 @@ impl Core {
 
     fn find(&mut self, left: Left, now: Time) {
         let Left { key, attempt, how } = left;
+        let heard_of = matches!(how, LeftHow::Finished { progressed: true, .. });
         let state = match how {
             LeftHow::Taken(offer) => State::Recovered { offer, ask: Ask::At(now) },
-            LeftHow::Finished { verdict, waited } => {
+            LeftHow::Finished { verdict, waited, .. } => {
                 // A record does not say whether it was sent.
                 State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
             }
             LeftHow::Delivered(verdict) => return self.settled_before(key, attempt, Some(verdict)),
             LeftHow::Tombstone => return self.settled_before(key, attempt, None),
         };
-        self.insert(key, attempt, state, now);
+        self.insert(key.clone(), attempt, state, now);
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.progress_acknowledged = heard_of;
+        }
     }
 
     fn settled_before(&mut self, key: Key, attempt: Attempt, verdict: Option<Verdict>) {
@@ -260,6 +266,17 @@ impl Core {
         if let Some(job) = self.jobs.get_mut(key).filter(|_| acknowledged) {
             job.progress_acknowledged = true;
             job.unacknowledged = None;
+            self.note_progress(key);
+        }
+    }
+
+    /// Of a failure it must be known after a restart too; it is noted before anything is sent.
+    fn note_progress(&mut self, key: &Key) {
+        let Some(job) = self.jobs.get(key).filter(|job| job.progress_acknowledged) else { return };
+        if let State::Undelivered(delivery) = &job.state
+            && matches!(delivery.verdict, Verdict::Failed(_))
+        {
+            self.out.push(Action::NoteProgress { key: key.clone() });
         }
     }
 
@@ -282,6 +299,7 @@ impl Core {
             self.beat_soon(now);
         } else if ran && matches!(verdict, Verdict::Failed(_)) {
             self.failed += 1;
+            self.note_progress(&key);
         }
     }
 

@@ -184,12 +184,34 @@ fn before_a_second_send_the_backend_is_asked_and_each_answer_has_its_meaning() {
     }
 }
 
+/// The backend would take it for the failure of the next attempt.
+#[test]
+fn after_a_restart_too_a_failure_that_put_its_job_back_is_not_sent_once_more() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let job = desk.running("job-1");
+    desk.event(Event::ProgressSent { key: job.clone(), acknowledged: true });
+    let note = Action::NoteProgress { key: job.clone() };
+    assert_eq!(desk.ends(&job, job_fault()), [note, send(&job)]);
+
+    for (progressed, expected) in [(true, book(&job, Booking::Delivered)), (false, send(&job))] {
+        let how = LeftHow::Finished { verdict: job_fault(), waited: Duration::ZERO, progressed };
+        let left = Left { key: job.clone(), attempt: attempt("job-1", 1), how };
+        let mut desk = Desk::with(rules(), vec![left]);
+        desk.tick();
+        assert_eq!(desk.asked(&job, Ok(JobState::Waiting)), [expected]);
+    }
+}
+
 #[test]
 fn an_unanswered_question_is_asked_again_and_nothing_is_sent_meanwhile() {
     let left = Left {
         key: key("job-1"),
         attempt: attempt("job-1", 1),
-        how: LeftHow::Finished { verdict: Verdict::Completed, waited: Duration::ZERO },
+        how: LeftHow::Finished {
+            verdict: Verdict::Completed,
+            waited: Duration::ZERO,
+            progressed: false,
+        },
     };
     let mut desk = Desk::with(rules(), vec![left]);
     // Always after a restart: the record does not say whether it was sent.
@@ -219,7 +241,7 @@ fn a_result_waits_as_long_as_the_backend_asked_even_if_that_is_back_sooner() {
 #[test]
 fn a_result_nobody_takes_is_given_up_after_seven_days_of_running_time() {
     let waited = Duration::from_secs(7 * 86_400 - 3600);
-    let how = LeftHow::Finished { verdict: Verdict::Completed, waited };
+    let how = LeftHow::Finished { verdict: Verdict::Completed, waited, progressed: false };
     let left = Left { key: key("job-1"), attempt: attempt("job-1", 1), how };
     let mut desk = Desk::with(rules(), vec![left]);
     desk.tick();
@@ -246,7 +268,11 @@ fn rejected_is_final() {
 fn a_hundred_undelivered_results_and_paused_is_busy() {
     let left = (0..100).map(|n| {
         let name = format!("job-{n}");
-        let how = LeftHow::Finished { verdict: Verdict::Completed, waited: Duration::ZERO };
+        let how = LeftHow::Finished {
+            verdict: Verdict::Completed,
+            waited: Duration::ZERO,
+            progressed: false,
+        };
         Left { key: key(&name), attempt: attempt(&name, 1), how }
     });
     let mut desk = Desk::with(rules(), left.collect());
