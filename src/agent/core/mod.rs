@@ -4,9 +4,11 @@
 //! - `link`: when to register, to beat, to back off.
 //! - `offers`: which offered jobs are taken, declined, tried again.
 //! - `delivery`: when an outcome is sent, asked about, given up.
+//! - `breaker`: when no job is taken for a while, since too many failed here.
 //! - `measuring`: when the machine's speed is measured.
 //! - `stopping`: drain, cancel, leave.
 
+mod breaker;
 mod delivery;
 mod link;
 mod measuring;
@@ -24,6 +26,7 @@ use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
 use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, Report, Verdict};
+use breaker::Breaker;
 use delivery::Delivery;
 use link::Link;
 use measuring::Measuring;
@@ -43,6 +46,7 @@ pub(crate) struct Core {
     link: Link,
     stopping: Stopping,
     measuring: Measuring,
+    breaker: Breaker,
     /// Jobs between their offer and the end of their delivery.
     jobs: BTreeMap<Key, Job>,
     /// Jobs whose delivery has ended, in case they are offered again.
@@ -147,6 +151,7 @@ impl Core {
             link,
             stopping: Stopping::No,
             measuring: Measuring::Done,
+            breaker: Breaker::new(),
             jobs: BTreeMap::new(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -191,6 +196,8 @@ impl Core {
     /// Hears of an event and decides.
     pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.link.note_lapse(now);
+        // Before the event, which may bring the job that is taken on trial.
+        self.step_breaker(now);
         match event {
             Event::Tick | Event::Panicked(_) => {}
             Event::Registered(answer) => self.registered(now, answer),
@@ -222,6 +229,7 @@ impl Core {
             self.next_ask(),
             self.next_delivery(),
             self.measuring_due(),
+            self.breaker.due(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -289,6 +297,7 @@ impl Core {
             delivery = delivery.asked_first();
         }
         let ran = matches!(job.state, State::Running { .. });
+        let by_itself = matches!(job.state, State::Running { told: None, .. });
         // It may have ended by itself before it heard of that; nothing is reported all the same.
         let taken_away = matches!(job.state, State::Running { told: Some(Order::Cancel), .. });
         job.state = State::Undelivered(delivery);
@@ -300,6 +309,9 @@ impl Core {
         } else if ran && matches!(verdict, Verdict::Failed(_)) {
             self.failed += 1;
             self.note_progress(&key);
+        }
+        if by_itself {
+            self.judge(now, verdict);
         }
     }
 
@@ -422,13 +434,21 @@ impl Core {
         if self.undelivered() >= UNDELIVERED_MAX {
             return Some(format!("{UNDELIVERED_MAX} results wait to be delivered"));
         }
-        self.enough_taken().then(|| "took as many jobs as asked".into())
+        if self.enough_taken() {
+            return Some("took as many jobs as asked".into());
+        }
+        self.breaker.objection(self.begun())
     }
 
     fn can_take(&self) -> bool {
+        self.paused().is_none() && self.begun() < self.rules.slots
+    }
+
+    /// How many jobs hold a slot.
+    fn begun(&self) -> usize {
         let begun =
             |job: &&Job| matches!(job.state, State::Running { .. } | State::Recovered { .. });
-        self.paused().is_none() && self.jobs.values().filter(begun).count() < self.rules.slots
+        self.jobs.values().filter(begun).count()
     }
 
     fn status(&self) -> Status {

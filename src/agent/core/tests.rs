@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 
 mod beats;
+mod breaker;
 mod jobs;
 mod machine;
 mod stop;
@@ -191,6 +192,13 @@ fn beat(status: Status, jobs: &[&str]) -> Action {
     Action::Beat { status, jobs: jobs.iter().map(|name| id(name)).collect(), paused: None }
 }
 
+/// Why no job is taken, as the next heartbeat tells it.
+fn paused(desk: &mut Desk) -> Option<String> {
+    let Action::Beat { status, paused, .. } = desk.next_beat() else { panic!("no beat") };
+    assert!(paused.is_none() || status == Status::Busy, "{status:?} {paused:?}");
+    paused
+}
+
 /// Which jobs are started, and which attempt at them.
 fn starts(actions: &[Action]) -> Vec<(String, u32)> {
     actions
@@ -200,6 +208,26 @@ fn starts(actions: &[Action]) -> Vec<(String, u32)> {
             _ => None,
         })
         .collect()
+}
+
+fn worker_fault() -> Verdict {
+    Verdict::Failed(Blame::Worker)
+}
+
+fn job_fault() -> Verdict {
+    Verdict::Failed(Blame::Job)
+}
+
+fn report(percent: u8) -> Box<Report> {
+    Box::new(Report {
+        percent,
+        operation: String::new(),
+        lines: vec![],
+        worked: Duration::ZERO,
+        reading: None,
+        energy_kwh: None,
+        at: std::time::UNIX_EPOCH,
+    })
 }
 
 fn unreachable() -> Error {

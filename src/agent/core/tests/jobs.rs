@@ -2,26 +2,6 @@
 
 use super::*;
 
-fn worker_fault() -> Verdict {
-    Verdict::Failed(Blame::Worker)
-}
-
-fn job_fault() -> Verdict {
-    Verdict::Failed(Blame::Job)
-}
-
-fn report(percent: u8) -> Box<Report> {
-    Box::new(Report {
-        percent,
-        operation: String::new(),
-        lines: vec![],
-        worked: Duration::ZERO,
-        reading: None,
-        energy_kwh: None,
-        at: std::time::UNIX_EPOCH,
-    })
-}
-
 #[test]
 fn a_job_is_taken_once_run_delivered_and_followed_by_a_beat() {
     let mut desk = Desk::online(rules(), vec![]);
