@@ -108,6 +108,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     setting(Work, "exit-when-idle", "DUR", "Stop when there was nothing to do for so long"),
     setting(
+        Work,
+        "min-free",
+        "SIZE",
+        "Take no job while less is free on the disk of the state directory [default: 1GiB]",
+    ),
+    setting(
         Pace,
         "heartbeat-interval",
         "DUR",
@@ -148,8 +154,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     switch(Log, "quiet", "Log warnings and errors only"),
 ];
 
-/// Durations, for every command that takes one.
-const DURATIONS: &str = "Durations are written 30s, 5m, 1h30m.";
+/// How values are written, for every command that takes one.
+const UNITS: &str = "Durations are written 30s, 5m, 1h30m; sizes 500MB, 1GiB.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -199,7 +205,7 @@ pub(crate) fn command() -> Command {
     Command::new("worker")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Sells this computer's time to a compute marketplace")
-        .after_help(format!("{DURATIONS}\n\n{EXAMPLES}"))
+        .after_help(format!("{UNITS}\n\n{EXAMPLES}"))
         .styles(Styles::styled().header(AnsiColor::Green.on_default().bold()))
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
@@ -207,7 +213,7 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("run")
                 .about("Work for a backend (what `worker` alone does)")
-                .after_help(format!("{DURATIONS}\n\n{EXAMPLES}"))
+                .after_help(format!("{UNITS}\n\n{EXAMPLES}"))
                 .args(settings(|_| true)),
         )
         .subcommand(
@@ -252,7 +258,7 @@ fn mock_backend() -> Command {
     let faults = Arg::new("faults").long("faults").value_name("SPEC").action(ArgAction::Append);
     Command::new("mock-backend")
         .about("A backend to try a worker against, with faults on request")
-        .after_help(format!("{DURATIONS}\n\n{MOCK_EXAMPLES}"))
+        .after_help(format!("{UNITS}\n\n{MOCK_EXAMPLES}"))
         .arg(
             Arg::new("listen")
                 .long("listen")

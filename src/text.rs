@@ -27,6 +27,19 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
+/// A number of bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for larger in UNITS {
+        if value >= 1024.0 {
+            (value, unit) = (value / 1024.0, larger);
+        }
+    }
+    let value = format!("{value:.1}");
+    format!("{} {unit}", value.strip_suffix(".0").unwrap_or(&value))
+}
+
 /// What was probably meant: the nearest of `known`, if it is near at all.
 pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -49,6 +62,19 @@ mod tests {
     #[test]
     fn a_stranger_cannot_forge_a_second_log_line() {
         assert_eq!(one_line("a\nERROR forged\0\u{1b}[31m", 100), "a ERROR forged[31m");
+    }
+
+    #[test]
+    fn a_size_is_told_in_the_unit_that_fits() {
+        for (bytes, told) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (1 << 30, "1 GiB"),
+            (1 << 54, "16384 TiB"),
+        ] {
+            assert_eq!(size(bytes), told);
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) enum Event {
     },
     /// Other facts of this machine than those registered are true now.
     MachineChanged,
+    /// So many bytes are free on the disk that holds the state.
+    DiskFree(u64),
     /// No speed is stored, or not that of this machine as it is now.
     SpeedUnknown,
     /// The machine's speed, which is stored now, or why it could not be measured.

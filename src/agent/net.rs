@@ -8,7 +8,7 @@ use super::gpu_roll::GpuRoll;
 use super::{GPU_FIRST, Shared};
 use crate::backend::{Beat, BeatReply, Status};
 use crate::job;
-use crate::machine::{HostMeter, VitalsMeter};
+use crate::machine::{HostMeter, VitalsMeter, free_bytes};
 use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
@@ -34,6 +34,10 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
     // Once: a driver that hangs is to hang nobody but itself.
     shared.gpus.wait_first(GPU_FIRST);
     for order in orders {
+        // Before anything that may bring a job.
+        if let Some(free) = free_bytes(&shared.config.identity.state_dir) {
+            events.send(Event::DiskFree(free)).ok();
+        }
         let event = match order {
             Order::Register => {
                 let gpus = shared.gpus.latest();

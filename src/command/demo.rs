@@ -86,6 +86,7 @@ fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
             slots: 1,
             max_jobs: u32::try_from(JOBS.len()).ok(),
             exit_when_idle: None,
+            min_free: 0,
         },
         log,
         file: None,

@@ -63,6 +63,8 @@ pub(crate) struct Rules {
     pub(crate) slots: usize,
     pub(crate) max_jobs: Option<u32>,
     pub(crate) exit_when_idle: Option<Duration>,
+    /// No job is taken while fewer bytes are free where the state is kept.
+    pub(crate) min_free: u64,
 }
 
 /// Everything `worker run` needs to know.
@@ -212,6 +214,7 @@ fn rules(layers: &mut Layers) -> Rules {
             .unwrap_or(1),
         max_jobs: once.or(max_jobs),
         exit_when_idle: layers.parse("exit-when-idle", value::duration(0, 365 * 86_400)),
+        min_free: layers.parse("min-free", value::size).unwrap_or(1 << 30),
     }
 }
 

@@ -29,6 +29,7 @@ fn without_settings_the_documented_defaults_hold() {
     assert_eq!(config.identity.location, "Local Network");
     assert_eq!(config.rules.heartbeat_interval, Duration::from_secs(30));
     assert_eq!((config.rules.slots, config.rules.max_failures), (1, 5));
+    assert_eq!(config.rules.min_free, 1 << 30);
 }
 
 #[test]
@@ -73,6 +74,29 @@ fn every_problem_is_reported_at_once() {
             "--slots: \"x\" is no whole number (invalid digit found in string)",
         ]
     );
+}
+
+#[test]
+fn a_size_is_a_whole_number_and_a_unit() {
+    for (typed, bytes) in [
+        ("0", 0),
+        ("500MB", 500_000_000),
+        ("1GiB", 1 << 30),
+        ("2 kib", 2048),
+        ("3TB", 3 * 10_u64.pow(12)),
+    ] {
+        assert_eq!(settle(&["--min-free", typed]).unwrap().rules.min_free, bytes, "{typed}");
+    }
+    for (typed, told) in [
+        ("5", "--min-free: \"5\" has no unit: did you mean 5GiB?"),
+        ("1.5GiB", "--min-free: \"1.5GiB\" is no size: write 500MB, 1GiB or 0"),
+        ("9 elephants", "--min-free: \"9 elephants\" is no size: write 500MB, 1GiB or 0"),
+        ("99999999TiB", "--min-free: \"99999999TiB\" is more than any disk holds"),
+    ] {
+        assert_eq!(problem(&["--min-free", typed]), told);
+    }
+    let problem = problem(&["--min-free", "GiB"]);
+    assert!(problem.starts_with("--min-free: \"GiB\" is no size ("), "{problem}");
 }
 
 #[test]

@@ -90,6 +90,29 @@ pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duratio
     }
 }
 
+/// A number of bytes, with its unit; nothing is also written 0.
+pub(super) fn size(typed: &str) -> Result<u64, String> {
+    let wanted = "write 500MB, 1GiB or 0";
+    let end = typed.find(|c: char| !c.is_ascii_digit()).unwrap_or(typed.len());
+    let (number, unit) = typed.split_at(end);
+    let number: u64 = number.parse().map_err(|error| format!("is no size ({error}): {wanted}"))?;
+    let bytes = match unit.trim().to_lowercase().as_str() {
+        "" if number == 0 => 1,
+        "" => return Err(format!("has no unit: did you mean {number}GiB?")),
+        "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(format!("is no size: {wanted}")),
+    };
+    number.checked_mul(bytes).ok_or_else(|| "is more than any disk holds".to_owned())
+}
+
 /// A whole number between two bounds.
 pub(super) fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> {
     move |typed| {

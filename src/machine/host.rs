@@ -152,6 +152,11 @@ pub(super) fn disk_of(path: &Path) -> Option<StatVfs> {
     absolute(path).ok()?.ancestors().find_map(|path| statvfs(path).ok()).filter(has_size)
 }
 
+/// The bytes that we may still write there; unknown where a file system does not tell.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    disk_of(path).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 pub(super) fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
     gib(blocks.saturating_mul(disk.f_frsize))
 }

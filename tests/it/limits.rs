@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Home, Mock, endless, short};
+use crate::support::{Backend, Home, Mock, endless, short};
 
 #[test]
 fn once_takes_one_job_and_leaves_the_next() {
@@ -72,4 +72,17 @@ fn a_failed_job_is_told_by_the_exit_code_of_once() {
     assert_eq!([&failed["status"], &failed["error"]], ["FAILED", "timeout after 1s in stage run"]);
     let details = ["reason", "blame", "stage"].map(|key| failed["errorDetails"][key].clone());
     assert_eq!(details, ["timeout", "job", "run"]);
+}
+
+#[test]
+fn a_worker_short_of_disk_takes_no_job_and_says_so() {
+    let backend = Backend::start();
+    backend.offer(&[short("job-1")]);
+    let home = Home::new();
+    let _worker = home.worker(&backend.url(), &["--min-free", "9999TiB"]);
+    let beat = backend.wait_for("POST /api/providers/*/heartbeat", 1).body;
+    assert_eq!(beat["status"], "busy", "from the first on");
+    assert_eq!(beat["pausedReason"], "less than 9999 TiB free on the disk of its state");
+    backend.wait_beats(2);
+    assert!(!backend.calls().iter().any(|call| call.contains("/api/jobs/job-1/")));
 }

@@ -5,11 +5,13 @@
 //! - `offers`: which offered jobs are taken, declined, tried again.
 //! - `delivery`: when an outcome is sent, asked about, given up.
 //! - `breaker`: when no job is taken for a while, since too many failed here.
+//! - `disk`: no job is taken without room for its result.
 //! - `measuring`: when the machine's speed is measured.
 //! - `stopping`: drain, cancel, leave.
 
 mod breaker;
 mod delivery;
+mod disk;
 mod link;
 mod measuring;
 mod offers;
@@ -47,6 +49,7 @@ pub(crate) struct Core {
     stopping: Stopping,
     measuring: Measuring,
     breaker: Breaker,
+    short_of_disk: bool,
     /// Jobs between their offer and the end of their delivery.
     jobs: BTreeMap<Key, Job>,
     /// Jobs whose delivery has ended, in case they are offered again.
@@ -152,6 +155,7 @@ impl Core {
             stopping: Stopping::No,
             measuring: Measuring::Done,
             breaker: Breaker::new(),
+            short_of_disk: false,
             jobs: BTreeMap::new(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -203,6 +207,7 @@ impl Core {
             Event::Registered(answer) => self.registered(now, answer),
             Event::Beat { sent, answer } => self.beaten(now, sent, answer),
             Event::MachineChanged => self.machine_changed(now),
+            Event::DiskFree(free) => self.disk_free(free),
             Event::SpeedUnknown => self.want_measuring(now),
             Event::Measured(answer) => self.measured(now, answer),
             Event::Progress { key, report } => self.progress(key, report),
@@ -437,7 +442,7 @@ impl Core {
         if self.enough_taken() {
             return Some("took as many jobs as asked".into());
         }
-        self.breaker.objection(self.begun())
+        self.disk_objection().or_else(|| self.breaker.objection(self.begun()))
     }
 
     fn can_take(&self) -> bool {

@@ -10,6 +10,7 @@ use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 
 mod beats;
 mod breaker;
+mod disk;
 mod jobs;
 mod machine;
 mod stop;
@@ -32,6 +33,7 @@ fn rules() -> Rules {
         slots: 1,
         max_jobs: None,
         exit_when_idle: None,
+        min_free: 1 << 30,
     }
 }
 
