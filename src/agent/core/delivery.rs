@@ -77,6 +77,11 @@ impl Delivery {
         !matches!(self.verdict, Verdict::Declined(_))
     }
 
+    /// Whether the courier will tell how a question or a send went.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.step, Step::Asking | Step::Sending)
+    }
+
     fn total_wait(&self, now: Time) -> Duration {
         self.waited + now.saturating_sub(self.since)
     }

@@ -136,6 +136,8 @@ impl Core {
                 }
             }
             State::Recovered { .. } => self.abandon(&key),
+            // What is under way is answered yet, and a job that is taken anew would get that answer.
+            State::Undelivered(delivery) if delivery.is_under_way() => {}
             State::Undelivered(_) => self.book(now, &key, Booking::Cancelled),
             State::Recording => {}
         }

@@ -8,6 +8,7 @@ use crate::backend::{Error, Receipt, RegisterError};
 use crate::exit::Exit;
 use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 
+mod any_order;
 mod beats;
 mod breaker;
 mod disk;

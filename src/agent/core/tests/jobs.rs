@@ -393,6 +393,24 @@ fn the_backend_cancels_by_its_reply_or_when_asked() {
 }
 
 #[test]
+fn a_result_that_is_cancelled_on_its_way_waits_for_its_own_answer() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    assert_eq!(desk.ends(&key, worker_fault()), [send(&key)]);
+    desk.next_beat();
+    let again = || Heard { offers: vec![offer("job-1")], ..Heard::default() };
+    let actions = desk.good_beat(Heard { cancel: vec![id("job-1")], ..again() });
+    assert_eq!(
+        (starts(&actions), actions.contains(&book(&key, Booking::Cancelled))),
+        (vec![], false)
+    );
+    let actions = desk.sent(&key, Ok(Receipt::Rejected("403: cancelled".into())));
+    assert_eq!(actions[0], book(&key, Booking::Rejected("403: cancelled".into())));
+    desk.good_beat(again());
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
+}
+
+#[test]
 fn a_cancelled_job_that_ends_by_itself_all_the_same_is_not_completed() {
     let mut desk = Desk::online(rules(), vec![]);
     let key = desk.running("job-1");
