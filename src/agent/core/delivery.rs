@@ -234,7 +234,7 @@ impl Core {
         };
         delivery.not_before = now + retry::at_least(Duration::ZERO, error.retry_after());
         delivery.step = Step::Due(delivery.not_before.max(now + delay));
-        delivery.tries += 1;
+        delivery.tries = delivery.tries.saturating_add(1);
         let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));
         let note = waited >= delivery.noted + NOTE_EVERY;
         if note {
@@ -253,8 +253,26 @@ impl Core {
         } else if note {
             self.out.push(Action::NoteWait { key: key.clone(), waited });
         }
+        self.gather();
         if wants_beat {
             self.beat_soon(now);
+        }
+    }
+
+    /// What failed before goes together, oldest first, when the first of it falls due: one that waits
+    /// alone would overtake older ones when the backend takes results again.
+    fn gather(&mut self) {
+        let waiting = |job: &Job| match &job.state {
+            State::Undelivered(Delivery { step: Step::Due(at), tries: 1.., .. }) => Some(*at),
+            _ => None,
+        };
+        let Some(first) = self.jobs.values().filter_map(waiting).min() else { return };
+        for job in self.jobs.values_mut() {
+            if let State::Undelivered(delivery) = &mut job.state
+                && let Delivery { step: Step::Due(at), tries: 1.., not_before, .. } = delivery
+            {
+                *at = first.max(*not_before);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod breaker;
 mod disk;
 mod jobs;
 mod machine;
+mod outage;
 mod stop;
 
 const INTERVAL: Duration = Duration::from_secs(30);
