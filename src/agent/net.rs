@@ -36,6 +36,9 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
     for order in orders {
         // Before anything that may bring a job.
         if let Some(free) = free_bytes(&shared.config.identity.state_dir) {
+            if free >= shared.config.rules.min_free {
+                shared.store.keep_reserve();
+            }
             events.send(Event::DiskFree(free)).ok();
         }
         let event = match order {

@@ -17,6 +17,10 @@ impl FileError {
     pub(crate) fn new(verb: &'static str, path: &Path, cause: io::Error) -> Self {
         Self { verb, path: path.to_owned(), cause }
     }
+
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        matches!(self.cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 /// Replaces `path` by `content`. After an error the old file stands, or the new one, but

@@ -11,6 +11,7 @@ mod lock;
 mod quarantine;
 mod record;
 mod recover;
+mod reserve;
 mod speed;
 
 use std::fs;
@@ -79,10 +80,24 @@ impl Store {
     pub(crate) fn write(&self, key: &Key, record: &Record) -> Result<(), FileError> {
         make_dir(&self.job_dir(key))?;
         let (first, id_path) = (record.first(), self.id_path(key));
-        if !record::read(&id_path).is_ok_and(|known| known == first) {
-            record::write(&id_path, &first)?;
+        let write = || {
+            if !record::read(&id_path).is_ok_and(|known| known == first) {
+                record::write(&id_path, &first)?;
+            }
+            record::write(&self.record_path(key), record)
+        };
+        match record.phase {
+            Phase::Finished { .. } => reserve::spend_on(&self.dir, write),
+            Phase::Taken
+            | Phase::Running(_)
+            | Phase::Delivered { .. }
+            | Phase::Tombstone { .. } => write(),
         }
-        record::write(&self.record_path(key), record)
+    }
+
+    /// There is room on the disk: some of it is kept back for outcomes.
+    pub(crate) fn keep_reserve(&self) {
+        reserve::keep(&self.dir);
     }
 
     /// Counts a job as lost by our own fault, which is its outcome from now on.

@@ -1,0 +1,90 @@
+//! `reserve`: room for outcomes on a disk that is full. A job that fills the disk fails, and that has
+//! to be written down too.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use super::FileError;
+
+const SIZE: u64 = 1 << 20;
+
+const NAME: &str = "reserve";
+
+/// Keeps the room, if it is not kept already. Without it a full disk is only harder to bear.
+pub(super) fn keep(dir: &Path) {
+    let path = dir.join(NAME);
+    if fs::metadata(&path).is_ok_and(|found| found.len() >= SIZE) {
+        return;
+    }
+    if let Err(error) = fill(&path) {
+        log::debug!("cannot keep {}: {error}", path.display());
+        // A part of it would only be in the way.
+        fs::remove_file(&path).ok();
+    }
+}
+
+fn fill(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // Noise: zeros take no room on a file system that compresses.
+    let mut noise = [0; 4096];
+    let mut rng = fastrand::Rng::new();
+    for _ in 0..SIZE / 4096 {
+        rng.fill(&mut noise);
+        file.write_all(&noise)?;
+    }
+    file.sync_all()
+}
+
+/// Writes an outcome; where that fails for want of room, gives the reserve up and tries once more.
+pub(super) fn spend_on(
+    dir: &Path,
+    write: impl Fn() -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    match write() {
+        Err(error) if error.is_for_want_of_room() && fs::remove_file(dir.join(NAME)).is_ok() => {
+            log::warn!("{error}; what was kept back of the disk is used for it");
+            write()
+        }
+        written => written,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: io::ErrorKind) -> Result<(), FileError> {
+        Err(FileError::new("write", Path::new("record.json"), kind.into()))
+    }
+
+    fn size(dir: &Path) -> Option<u64> {
+        fs::metadata(dir.join(NAME)).ok().map(|found| found.len())
+    }
+
+    #[test]
+    fn an_outcome_that_finds_no_room_gets_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        keep(dir.path());
+        assert_eq!(size(dir.path()), Some(SIZE));
+        let full = io::ErrorKind::StorageFull;
+        let write = || if size(dir.path()).is_some() { failed(full) } else { Ok(()) };
+        assert!(spend_on(dir.path(), write).is_ok());
+        assert_eq!(size(dir.path()), None);
+        keep(dir.path());
+        assert_eq!(size(dir.path()), Some(SIZE), "made again");
+    }
+
+    #[test]
+    fn what_fails_for_another_reason_or_without_a_reserve_fails_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(spend_on(dir.path(), || failed(io::ErrorKind::QuotaExceeded)).is_err());
+        keep(dir.path());
+        assert!(spend_on(dir.path(), || failed(io::ErrorKind::PermissionDenied)).is_err());
+        assert_eq!(size(dir.path()), Some(SIZE));
+        assert!(spend_on(dir.path(), || failed(io::ErrorKind::QuotaExceeded)).is_err());
+        assert_eq!(size(dir.path()), None, "it was tried");
+    }
+}
