@@ -13,12 +13,13 @@ use super::Shared;
 use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::job::{self, Limits, Offer, Run, Watch};
-use crate::machine::{EnergyMeter, HostMeter};
+use crate::machine::{EnergyMeter, HostMeter, free_bytes};
 use crate::process::{Child, Program};
 use crate::reading::{GpuUsage, Reading};
 use crate::store::{Phase, Record, replace};
 use crate::work::{
-    Attempt, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage, Task,
+    Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
+    Task,
 };
 use crate::{cli, clock, runner};
 
@@ -27,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How often an outcome that cannot be written is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(5);
+
+/// A disk with less room than this is full.
+const DISK_FULL: u64 = 1 << 20;
 
 /// A job, and all its thread needs.
 pub(super) struct Assignment<'a> {
@@ -126,7 +130,10 @@ impl Assignment<'_> {
         };
         let ending = match run {
             Run::Done(printed) => self.collect(printed),
-            Run::Failed(failure) => Ending::Failed(failure),
+            Run::Failed(failure) => {
+                let free = free_bytes(&self.shared.config.identity.state_dir);
+                Ending::Failed(on_disk(failure, free))
+            }
             Run::Cancelled => Ending::Cancelled,
             Run::Abandoned => return None,
         };
@@ -196,6 +203,16 @@ fn program(job: &Job, work: &Path) -> Program {
     }
 }
 
+/// A program that ends by itself on a full disk ends because of that, which is no fault of the job's.
+fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
+    let by_itself = matches!(failure.reason, Reason::NonzeroExit | Reason::KilledSignal);
+    if !by_itself || free.is_none_or(|free| free >= DISK_FULL) {
+        return failure;
+    }
+    let error = format!("the worker's disk is full: {}", failure.error);
+    Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+}
+
 fn one_line(text: &str) -> String {
     crate::text::one_line(text, 300)
 }
@@ -240,4 +257,27 @@ pub(super) fn final_failure(outcome: Outcome) -> Outcome {
     };
     let at: SystemTime = clock::wall();
     Outcome { ending, at, ..outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ends_on_a_full_disk_is_no_fault_of_the_jobs() {
+        let failure = |reason| {
+            let failure = Failure::of_worker(reason, Stage::Run, "exit code 1".into());
+            Failure { blame: Blame::Job, ..failure }
+        };
+        let told = on_disk(failure(Reason::NonzeroExit), Some(0));
+        assert_eq!((told.blame, told.reason), (Blame::Worker, Reason::Internal));
+        assert_eq!(told.error, "the worker's disk is full: exit code 1");
+        for (reason, free) in [
+            (Reason::NonzeroExit, Some(DISK_FULL)),
+            (Reason::NonzeroExit, None),
+            (Reason::Timeout, Some(0)),
+        ] {
+            assert_eq!(on_disk(failure(reason), free).blame, Blame::Job, "{reason:?} {free:?}");
+        }
+    }
 }
