@@ -81,6 +81,7 @@ mod tests {
     /// A shell that waits for its byte, as the measurement does, and then runs `script`.
     fn shell(script: &str) -> Program {
         Program {
+            mark: format!("test-{}", fastrand::u64(..)).into(),
             path: "/bin/sh".into(),
             args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
             env: vec![("PATH", "/usr/bin:/bin".into())],

@@ -9,6 +9,7 @@ use super::{Error, Shared};
 use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
+use crate::runner;
 use crate::store::{self, Phase, Record};
 use crate::work::{Blame, Key, Verdict};
 
@@ -39,7 +40,7 @@ fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
             None => lose(shared, &key, record, "the offer it was taken from cannot be read")?,
         },
         Phase::Running(handle) => {
-            process::kill_orphan(handle);
+            process::kill_orphan(handle, &runner::mark(&shared.store.work_dir(&key)));
             lose(shared, &key, record, "the worker ended while the job ran")?
         }
         Phase::Finished { outcome, waited } => {

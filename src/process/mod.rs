@@ -1,13 +1,15 @@
 //! Child processes: their own group, held until they are recorded, ended as a whole, output bounded.
+//! What gets away from the group is found by `family`.
 //!
 //! A child is started blocked on its stdin. One byte lets it go; end of file, which the death of the
 //! agent is too, makes it exit. So no kill of the agent can leave a program running that no record
 //! knows. This room is mechanism: when to stop a job, and what its end means, is `job`'s business.
 
+mod family;
 mod lines;
 mod proc;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -19,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::work::Handle;
+use family::Family;
 use lines::Lines;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from};
 
@@ -29,9 +32,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// away from its group may hold them open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// A program to start. Its environment is exactly what stands here.
+/// How long the end of what is left of a program is waited for.
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
+
+/// A program to start. Its environment is exactly what stands here, and its mark.
 #[derive(Debug)]
 pub(crate) struct Program {
+    /// Tells its processes from those of every other program.
+    pub(crate) mark: OsString,
     pub(crate) path: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(&'static str, OsString)>,
@@ -64,6 +72,7 @@ pub(crate) struct Child {
     pidfd: Option<OwnedFd>,
     stdin: Option<ChildStdin>,
     pipes: [Option<Pipe>; 2],
+    family: Family,
     reaped: bool,
 }
 
@@ -77,16 +86,18 @@ struct Pipe {
 impl Child {
     /// Starts the program, held until [`Child::release`].
     pub(crate) fn start(program: &Program) -> io::Result<Self> {
-        let mut child = Command::new(&program.path)
+        let mut command = Command::new(&program.path);
+        command
             .args(&program.args)
             .env_clear()
             .envs(program.env.iter().map(|(name, value)| (name, value)))
+            .env(family::MARK, &program.mark)
             .current_dir(&program.dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let (mut child, family) = Family::found(&program.mark, || command.spawn())?;
         let pid = Pid::from_child(&child);
         let pipe = |stream, fd: OwnedFd| -> io::Result<Pipe> {
             rustix::io::ioctl_fionbio(&fd, true)?;
@@ -96,7 +107,8 @@ impl Child {
         let stderr = child.stderr.take().map(|pipe| (Stream::Stderr, OwnedFd::from(pipe)));
         let stdin = child.stdin.take();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        let mut started = Self { child, pid, pidfd, stdin, pipes: [None, None], reaped: false };
+        let mut started =
+            Self { child, pid, pidfd, stdin, pipes: [None, None], family, reaped: false };
         for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
             *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
         }
@@ -191,11 +203,13 @@ impl Child {
         proc::usage(self.pid)
     }
 
-    /// Kills what is left of the group, reads the last output and reaps the leader, which has exited.
+    /// Kills what is left of the program, reads the last output and reaps the leader, which has
+    /// exited.
     pub(crate) fn finish(mut self, sink: &mut dyn FnMut(Stream, &str)) -> io::Result<ExitStatus> {
         // Also after a normal exit: a grandchild may hold our end of the pipes open for ever. The
         // leader is not reaped yet, so the group's number cannot belong to anybody else.
         self.signal(Signal::KILL);
+        self.family.end(ENDED_WITHIN);
         let until = Instant::now() + LAST_WORDS;
         while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
             // Without the pidfd, which reports the exit over and over.
@@ -217,6 +231,7 @@ impl Drop for Child {
             return;
         }
         self.signal(Signal::KILL);
+        self.family.end(LAST_WORDS);
         // Not waited for any longer: a process stuck in the kernel must not hold the agent up.
         self.pipes = [None, None];
         self.poll(LAST_WORDS, None).ok();
@@ -231,14 +246,17 @@ fn read_order(mut orders: &PipeReader) -> io::Result<Option<u8>> {
     Ok((orders.read(&mut byte)? == 1).then_some(byte[0]))
 }
 
-/// Kills the group of a child that an earlier run of the agent left behind, if it still lives.
-pub(crate) fn kill_orphan(handle: &Handle) {
+/// Kills the processes of a child that an earlier run of the agent left behind, as far as they live:
+/// the group by its handle, what got away from it by its mark.
+pub(crate) fn kill_orphan(handle: &Handle, mark: &OsStr) {
     let Some(pid) = Pid::from_raw(handle.pid) else { return };
-    let same_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
-    let lives = proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time);
-    if same_boot && lives {
+    if !boot_id().is_ok_and(|id| id == handle.boot_id) {
+        return;
+    }
+    if proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time) {
         rustix::process::kill_process_group(pid, Signal::KILL).ok();
     }
+    family::kill_marked(mark, ENDED_WITHIN);
 }
 
 #[cfg(test)]

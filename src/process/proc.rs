@@ -1,5 +1,6 @@
 //! What `/proc` tells of a process.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::iter;
@@ -22,8 +23,11 @@ pub(crate) struct Usage {
     pub(crate) peak_memory_mb: Option<f64>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Stat {
-    parent: u32,
+    pub(super) is_zombie: bool,
+    pub(super) parent: u32,
+    pub(super) group: u32,
     /// In clock ticks since boot.
     pub(super) start_time: u64,
     cpu_ticks: u64,
@@ -34,21 +38,41 @@ pub(super) fn stat(pid: Pid) -> io::Result<Stat> {
     parse(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has another form"))
 }
 
-fn parse(text: &str) -> Option<Stat> {
+pub(super) fn parse(text: &str) -> Option<Stat> {
     // The second field is the program's name in parentheses and may hold anything, these included.
     let (_, rest) = text.rsplit_once(')')?;
     let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
     let cpu_ticks = field(14)? + field(15)? + field(16)? + field(17)?;
-    let parent = u32::try_from(field(4)?).ok()?;
-    Some(Stat { parent, start_time: field(22)?, cpu_ticks })
+    let id = |number| u32::try_from(field(number)?).ok();
+    let is_zombie = matches!(rest.split_whitespace().next()?, "Z" | "X");
+    Some(Stat { is_zombie, parent: id(4)?, group: id(5)?, start_time: field(22)?, cpu_ticks })
+}
+
+/// Every process there is, by its pid.
+pub(super) fn all() -> BTreeMap<u32, Stat> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // One that has ended since is not there any more.
+    pids.filter_map(|pid| Some((pid, stat(to_pid(pid)?).ok()?))).collect()
+}
+
+pub(super) fn to_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// A variable of the environment that a process was started with, if it may be read.
+pub(super) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
+    let text = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = text.split(|byte| *byte == 0);
+    let value = |variable: &[u8]| {
+        variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
+    };
+    variables.find_map(value)
 }
 
 /// Whether a process is the ancestor of another, or the same.
 pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
-    let parent = |pid: &u32| {
-        let pid = Pid::from_raw(i32::try_from(*pid).ok()?)?;
-        stat(pid).ok().map(|stat| stat.parent)
-    };
+    let parent = |pid: &u32| stat(to_pid(*pid)?).ok().map(|stat| stat.parent);
     // Bounded: the ids that a driver tells may be of another namespace, and make a circle.
     iter::successors(Some(pid), parent).take(GENERATIONS).any(|pid| pid == ancestor)
 }
@@ -79,7 +103,8 @@ mod tests {
     fn a_program_with_a_hostile_name_is_read_right() {
         let text = "7 (a) R 1) x) S 1 7 7 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 1 0 777 9 9";
         let stat = parse(text).unwrap();
-        assert_eq!((stat.parent, stat.start_time, stat.cpu_ticks), (1, 777, 18));
+        assert_eq!((stat.parent, stat.group, stat.start_time, stat.cpu_ticks), (1, 7, 777, 18));
+        assert!(!stat.is_zombie && parse(&text.replace(" S ", " Z ")).unwrap().is_zombie);
     }
 
     #[test]

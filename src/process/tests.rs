@@ -1,5 +1,7 @@
 //! Real children: held, let go, signalled, outlived.
 
+mod hostile;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -9,7 +11,12 @@ const BOUND: Duration = Duration::from_secs(10);
 
 /// A shell that waits for its byte, as every program we start does, and then runs `script`.
 fn shell(script: &str) -> Child {
+    marked(&format!("test-{}", fastrand::u64(..)), script)
+}
+
+fn marked(mark: &str, script: &str) -> Child {
     Child::start(&Program {
+        mark: mark.into(),
         path: "/bin/sh".into(),
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
@@ -27,6 +34,18 @@ fn run(mut child: Child) -> (ExitStatus, Vec<(Stream, String)>) {
     }
     let status = child.finish(&mut sink).unwrap();
     (status, seen)
+}
+
+/// The processes that bear a mark, wherever they went.
+fn living(mark: &str) -> Vec<u32> {
+    let bears =
+        |pid: &u32| proc::variable(*pid, family::MARK).is_some_and(|m| m == mark.as_bytes());
+    proc::all().into_keys().filter(bears).collect()
+}
+
+/// Whether `ps` would show it, be it as a zombie.
+fn is_listed(pid: &str) -> bool {
+    fs::exists(format!("/proc/{}", pid.trim())).unwrap()
 }
 
 fn wait_gone(pid: &str) {
@@ -121,8 +140,9 @@ fn what_a_program_uses_is_known_while_it_runs_and_its_time_after_its_end() {
 fn an_orphan_is_killed_by_its_handle_and_a_stranger_with_its_pid_is_not() {
     let child = shell("sleep 1000");
     let handle = child.handle().unwrap();
-    kill_orphan(&Handle { start_time: handle.start_time + 1, ..handle.clone() });
+    let stranger = Handle { start_time: handle.start_time + 1, ..handle.clone() };
+    kill_orphan(&stranger, "another".as_ref());
     assert!(!child.has_exited().unwrap());
-    kill_orphan(&handle);
+    kill_orphan(&handle, "another".as_ref());
     wait_gone(&handle.pid.to_string());
 }

@@ -1,5 +1,6 @@
 //! Programs that run on this machine, in the job's own work folder.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use crate::process::Program;
@@ -11,6 +12,7 @@ const THIS: &str = "/proc/self/exe";
 /// The embedded engine: this same binary under its hidden subcommand.
 pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
     Program {
+        mark: mark(work),
         path: THIS.into(),
         args: vec![subcommand.into()],
         env: vec![
@@ -24,5 +26,16 @@ pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
 
 /// The measurement of the processor: this same binary again.
 pub(crate) fn speed(subcommand: &str) -> Program {
-    Program { path: THIS.into(), args: vec![subcommand.into()], env: vec![], dir: "/".into() }
+    Program {
+        mark: "speed".into(),
+        path: THIS.into(),
+        args: vec![subcommand.into()],
+        env: vec![],
+        dir: "/".into(),
+    }
+}
+
+/// The mark of a job's processes: no two jobs of any agents on this machine share a work folder.
+pub(crate) fn mark(work: &Path) -> OsString {
+    work.into()
 }

@@ -2,4 +2,4 @@
 
 mod local;
 
-pub(crate) use local::{engine, speed};
+pub(crate) use local::{engine, mark, speed};

@@ -26,6 +26,7 @@ fn limits() -> Limits {
 
 fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
     let child = Child::start(&Program {
+        mark: format!("test-{}", fastrand::u64(..)).into(),
         path: "/bin/sh".into(),
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
