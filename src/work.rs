@@ -190,6 +190,7 @@ pub(crate) enum Reason {
     StartFailed,
     NonzeroExit,
     KilledSignal,
+    OutOfMemory,
     Timeout,
     Cancelled,
     Lost,
@@ -197,11 +198,12 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Declined,
         Self::StartFailed,
         Self::NonzeroExit,
         Self::KilledSignal,
+        Self::OutOfMemory,
         Self::Timeout,
         Self::Cancelled,
         Self::Lost,
@@ -214,6 +216,7 @@ impl Reason {
             Self::StartFailed => "start_failed",
             Self::NonzeroExit => "nonzero_exit",
             Self::KilledSignal => "killed_signal",
+            Self::OutOfMemory => "out_of_memory",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",

@@ -21,7 +21,7 @@ use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
 };
-use crate::{cli, clock, runner};
+use crate::{cli, clock, machine, runner};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -110,6 +110,7 @@ impl Assignment<'_> {
         };
         let limits = Limits {
             time: job.time_limit,
+            memory: memory_limit(),
             report_every: self.shared.config.rules.progress_interval,
             grace: GRACE,
         };
@@ -195,6 +196,11 @@ impl Assignment<'_> {
         // Without a loop the agent is ending; the record tells the next one.
         self.events.send(event).ok();
     }
+}
+
+/// What is left is for the agent, and for whoever else is on the machine.
+fn memory_limit() -> u64 {
+    machine::memory() / 5 * 4
 }
 
 fn program(job: &Job, work: &Path) -> Program {

@@ -22,6 +22,8 @@ use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) time: Duration,
+    /// Of all its processes, in bytes.
+    pub(crate) memory: u64,
     pub(crate) report_every: Duration,
     /// Between TERM and KILL, and between KILL and giving up.
     pub(crate) grace: Duration,
@@ -46,6 +48,7 @@ pub(crate) enum Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     TimedOut,
+    OutOfMemory,
     Ordered(Order),
     AgentGone,
 }
@@ -99,6 +102,10 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         let now = clock::since_boot();
         if now >= next_look {
             costs.look(&child, watch.energy);
+            if costs.usage.memory > watch.limits.memory && child.has_more_than(watch.limits.memory)
+            {
+                step(&mut ladder, &child, &watch.limits, Some(Why::OutOfMemory));
+            }
             next_look = now + LOOK_EVERY;
         }
         if now >= next_report {
@@ -198,7 +205,8 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
     let Some(why) = why else { return };
     let now = clock::since_boot();
     match (*ladder, why) {
-        (Ladder::Up, Why::AgentGone) => {
+        // Without a grace, in which it would take yet more memory.
+        (Ladder::Up, Why::AgentGone | Why::OutOfMemory) => {
             child.signal(Signal::KILL);
             *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
         }
@@ -210,6 +218,9 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
         }
         // The first reason stands, unless the agent itself goes away.
         (Ladder::Termed { .. }, Why::AgentGone) => {
+            *ladder = Ladder::Termed { why, kill_at: now };
+        }
+        (Ladder::Termed { why, .. }, Why::OutOfMemory) => {
             *ladder = Ladder::Termed { why, kill_at: now };
         }
         (Ladder::Killed { give_up_at, .. }, Why::AgentGone) => {
@@ -229,6 +240,10 @@ fn verdict(status: ExitStatus, why: Option<Why>, limits: &Limits, output: Output
         Some(Why::TimedOut) => {
             let time = humantime::format_duration(limits.time);
             (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage run"))
+        }
+        Some(Why::OutOfMemory) => {
+            let mib = limits.memory >> 20;
+            (Reason::OutOfMemory, Blame::Job, format!("killed: memory limit of {mib} MiB"))
         }
         None if status.success() => return Run::Done(output.result),
         None => match (status.code(), status.signal()) {
@@ -264,7 +279,10 @@ impl Costs {
     fn look(&mut self, child: &Child, energy: &mut dyn FnMut(Option<Duration>) -> Option<f64>) {
         let now = child.usage();
         self.usage.cpu = now.cpu.or(self.usage.cpu);
-        self.usage.peak_memory_mb = now.peak_memory_mb.or(self.usage.peak_memory_mb);
+        self.usage.memory = now.memory;
+        let all = Some(now.memory as f64 / f64::from(1 << 20));
+        let peaks = [self.usage.peak_memory_mb, now.peak_memory_mb, all.filter(|mib| *mib > 0.0)];
+        self.usage.peak_memory_mb = peaks.into_iter().flatten().reduce(f64::max);
         self.energy_kwh = energy(self.usage.cpu);
     }
 }

@@ -52,6 +52,13 @@ pub(crate) fn cpu_quota() -> Option<f64> {
     limits(&system).cpu.map(|cpu| cpu.cores)
 }
 
+/// The memory of this machine in bytes, or what of it this process may have.
+pub(crate) fn memory() -> u64 {
+    let mut system = system();
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    limits(&system).memory.map_or_else(|| system.total_memory(), |limit| limit.bytes)
+}
+
 fn system() -> System {
     // It fails only on an operating system unknown to sysinfo, and this program is for Linux.
     System::new().expect("sysinfo knows Linux")

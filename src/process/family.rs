@@ -73,12 +73,21 @@ impl Family {
 
     /// Kills and reaps all but the leader, within a bound.
     pub(super) fn end(&self, within: Duration) {
-        end_all(within, || {
-            let leaders = leaders();
-            let all = proc::all();
-            reap_adopted(&all, &leaders);
-            self.members(&all, &leaders)
-        });
+        end_all(within, || self.strays());
+    }
+
+    /// The leader and all others, as they are now.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let strays = self.strays().into_iter().map(|(pid, _)| pid);
+        strays.chain([self.leader]).collect()
+    }
+
+    /// All but the leader; what has ended and was adopted is reaped on the way.
+    fn strays(&self) -> Vec<(u32, Stat)> {
+        let leaders = leaders();
+        let all = proc::all();
+        reap_adopted(&all, &leaders);
+        self.members(&all, &leaders)
     }
 
     fn members(&self, all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {

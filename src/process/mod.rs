@@ -198,9 +198,16 @@ impl Child {
         rustix::process::kill_process_group(self.pid, signal).ok();
     }
 
-    /// CPU time and peak memory so far; of a program that has exited, all but the memory.
+    /// CPU time and memory so far; of a program that has exited, all but the memory. What it has left
+    /// to us as zombies is reaped.
     pub(crate) fn usage(&self) -> Usage {
-        proc::usage(self.pid)
+        let memory = self.family.pids().into_iter().map(proc::memory).sum();
+        Usage { memory, ..proc::usage(self.pid) }
+    }
+
+    /// Whether all its processes have more memory than that, what they share counted once.
+    pub(crate) fn has_more_than(&self, bytes: u64) -> bool {
+        self.family.pids().into_iter().map(proc::share_of_memory).sum::<u64>() > bytes
     }
 
     /// Kills what is left of the program, reads the last output and reaps the leader, which has

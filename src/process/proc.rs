@@ -19,8 +19,10 @@ const GENERATIONS: usize = 64;
 pub(crate) struct Usage {
     /// By the program and the children it waited for.
     pub(crate) cpu: Option<Duration>,
-    /// The most memory the program itself ever had, in MiB.
+    /// The most memory the program's first process ever had, in MiB.
     pub(crate) peak_memory_mb: Option<f64>,
+    /// What all its processes have now, in bytes; shared memory counts with each that shares it.
+    pub(crate) memory: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,13 +83,33 @@ pub(super) fn usage(pid: Pid) -> Usage {
     let cpu =
         stat(pid).ok().map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / u64::from(TICKS)));
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
-    Usage { cpu, peak_memory_mb: status.ok().and_then(|status| peak(&status)) }
+    let peak = status.ok().and_then(|status| kib(&status, "VmHWM:"));
+    Usage { cpu, peak_memory_mb: peak.map(|kib| kib as f64 / 1024.0), memory: 0 }
 }
 
-fn peak(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024.0)
+/// The memory that a process alone keeps in use, in bytes: files can be dropped from memory and read
+/// again. Nothing of one that has ended.
+pub(super) fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    sum_bytes(&status, ["RssAnon:", "RssShmem:", "VmSwap:"])
+}
+
+/// The same, with its share of what it shares only. Dear, as the kernel walks all of its pages.
+pub(super) fn share_of_memory(pid: u32) -> u64 {
+    match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+        Ok(rollup) => sum_bytes(&rollup, ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]),
+        // One that may not be looked into.
+        Err(_) => memory(pid),
+    }
+}
+
+fn sum_bytes(text: &str, names: [&str; 3]) -> u64 {
+    names.iter().filter_map(|name| kib(text, name)).sum::<u64>() << 10
+}
+
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// Tells this boot of the machine from every other.
@@ -115,8 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn peak_memory_is_read_in_mebibytes() {
-        assert_eq!(peak("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n"), Some(2.0));
-        assert_eq!(peak("Name:\tzombie\n"), None);
+    fn memory_is_read_by_its_name_and_summed() {
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\nVmSwap:\t   1 kB\n";
+        assert_eq!((kib(status, "VmHWM:"), kib(status, "RssAnon:")), (Some(2048), None));
+        assert_eq!(sum_bytes(status, ["VmHWM:", "RssAnon:", "VmSwap:"]), 2049 << 10);
+    }
+
+    #[test]
+    fn a_share_is_no_more_than_all() {
+        let all = memory(std::process::id());
+        let share = share_of_memory(std::process::id());
+        assert!(share > 0 && share < 2 * all, "{share} of {all}");
     }
 }

@@ -19,6 +19,7 @@ struct Script {
 fn limits() -> Limits {
     Limits {
         time: Duration::from_secs(60),
+        memory: 1 << 30,
         report_every: Duration::from_secs(60),
         grace: Duration::from_millis(200),
     }
@@ -163,4 +164,38 @@ fn a_program_that_floods_its_output_is_ended_within_the_bound() {
     let failure = failure(run("yes flood", short, None).run);
     assert_eq!(failure.reason, Reason::Timeout);
     assert_eq!(failure.log.len(), 100);
+}
+
+/// A shell that comes to hold 64 MiB, and then waits.
+const HOARD: &str = "h=$(head -c 64M /dev/zero | tr \"\\0\" x); sleep 1000";
+
+fn killed_for_memory(script: &str) {
+    let small = Limits { memory: 32 << 20, ..limits() };
+    let failure = failure(run(script, small, None).run);
+    assert_eq!((failure.reason, failure.blame), (Reason::OutOfMemory, Blame::Job));
+    assert_eq!(failure.error, "killed: memory limit of 32 MiB");
+}
+
+#[test]
+fn a_program_with_more_memory_than_its_limit_is_killed_and_told_why() {
+    killed_for_memory(HOARD);
+}
+
+#[test]
+fn the_memory_of_what_got_away_counts_too() {
+    killed_for_memory(&format!("setsid -f sh -c '{HOARD}'; sleep 1000"));
+}
+
+#[test]
+fn a_program_below_its_memory_limit_is_let_be_and_its_peak_told() {
+    let script = run("h=$(head -c 16M /dev/zero | tr '\\0' x); sleep 1.1; exit 0", limits(), None);
+    assert!(matches!(script.run, Run::Done(None)), "{:?}", script.run);
+    let peak = script.metrics.get("peakMemoryMb").and_then(serde_json::Value::as_f64);
+    assert!(peak.is_some_and(|mib| mib > 16.0), "{peak:?}");
+}
+
+#[test]
+fn a_kill_by_somebody_else_is_no_matter_of_memory() {
+    let failure = failure(run("kill -KILL $$", limits(), None).run);
+    assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(9)));
 }

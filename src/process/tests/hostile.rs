@@ -14,6 +14,10 @@ struct Outlived {
 
 /// Runs a script to its end; once it says `now`, it is sent the signal.
 fn outlive(script: &str, signal: Signal) -> Outlived {
+    outlive_within(BOUND, script, signal)
+}
+
+fn outlive_within(bound: Duration, script: &str, signal: Signal) -> Outlived {
     let mark = format!("hostile-{}", fastrand::u64(..));
     let mut child = marked(&mark, script);
     let leader = child.id();
@@ -27,7 +31,7 @@ fn outlive(script: &str, signal: Signal) -> Outlived {
         }
         said
     };
-    let until = Instant::now() + BOUND;
+    let until = Instant::now() + bound;
     let mut ready = false;
     while child.wait(BOUND, None, &mut |_, line| ready |= sink(line)).unwrap() != Woken::Exited {
         assert!(Instant::now() < until, "the child does not end");
@@ -113,6 +117,9 @@ fn zombies_that_nobody_waits_for_go_with_their_parent() {
     assert!(!is_listed(&seen.lines[0]));
 }
 
+/// For the flood, however long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// How much a flood is; `WORKER_TEST_FLOOD=10G` makes it the real one.
 #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
 fn flood() -> String {
@@ -122,13 +129,17 @@ fn flood() -> String {
 #[test]
 fn a_flood_of_lines_is_read_to_its_end_and_not_kept() {
     let line = "x".repeat(1000);
-    let seen = outlive(&format!("yes {line} | head -c {}", flood()), Signal::KILL);
+    let seen = outlive_within(PATIENCE, &format!("yes {line} | head -c {}", flood()), Signal::KILL);
     assert!(seen.status.success() && seen.bytes >= 190 << 20, "{}", seen.bytes);
 }
 
 #[test]
 fn a_line_as_long_as_a_flood_is_cut() {
-    let seen = outlive(&format!("head -c {} /dev/zero | tr '\\0' x", flood()), Signal::KILL);
+    let seen = outlive_within(
+        PATIENCE,
+        &format!("head -c {} /dev/zero | tr '\\0' x", flood()),
+        Signal::KILL,
+    );
     assert_eq!((seen.lines.len(), seen.bytes), (1, 4096));
 }
 
