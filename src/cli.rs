@@ -192,6 +192,12 @@ pub(crate) const ENGINE: &str = "engine";
 /// The hidden subcommand under which the agent measures the processor.
 pub(crate) const SPEED: &str = "engine-speed";
 
+/// The one that limits itself and becomes another program.
+pub(crate) const LIMIT: &str = "limit";
+
+/// The argument of these that says the limits.
+pub(crate) const BOUNDS: &str = "bounds";
+
 const BENCH_EXAMPLES: &str = "\
 It takes 4 seconds. The figure is kept in speed.json in the state directory, from where the worker
 registers it as its compute power when it starts. A worker measures by itself where there is none.
@@ -250,8 +256,18 @@ pub(crate) fn command() -> Command {
                 )
                 .args(settings(|_| true)),
         )
-        .subcommand(Command::new(ENGINE).hide(true))
+        .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
+        .subcommand(Command::new(LIMIT).hide(true).arg(words()))
         .subcommand(Command::new(SPEED).hide(true))
+}
+
+/// The limits, the program, and whatever the program is to be given.
+fn words() -> Arg {
+    Arg::new(BOUNDS)
+        .num_args(1..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(std::ffi::OsString))
 }
 
 fn mock_backend() -> Command {

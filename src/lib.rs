@@ -67,7 +67,10 @@ pub fn main() -> ExitCode {
 fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     let (name, args) = typed.subcommand().unwrap_or(("run", typed));
     if name == cli::ENGINE {
-        return command::engine::run();
+        return command::engine::run(args);
+    }
+    if name == cli::LIMIT {
+        return command::limit::run(args);
     }
     if name == cli::SPEED {
         return command::engine::speed();

@@ -2,9 +2,11 @@
 //! next can be seen.
 
 use std::io::PipeReader;
+use std::num::NonZero;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,15 +15,15 @@ use super::Shared;
 use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::job::{self, Limits, Offer, Run, Watch};
-use crate::machine::{EnergyMeter, HostMeter, free_bytes};
-use crate::process::{Child, Program};
+use crate::machine::{self, EnergyMeter, HostMeter, free_bytes};
+use crate::process::{Bound, Bounds, Child, Program};
 use crate::reading::{GpuUsage, Reading};
 use crate::store::{Phase, Record, replace};
 use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
 };
-use crate::{cli, clock, machine, runner};
+use crate::{cli, clock, runner};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -110,7 +112,7 @@ impl Assignment<'_> {
         };
         let limits = Limits {
             time: job.time_limit,
-            memory: memory_limit(),
+            memory: memory_limit(machine::memory()),
             report_every: self.shared.config.rules.progress_interval,
             grace: GRACE,
         };
@@ -199,13 +201,35 @@ impl Assignment<'_> {
 }
 
 /// What is left is for the agent, and for whoever else is on the machine.
-fn memory_limit() -> u64 {
-    machine::memory() / 5 * 4
+fn memory_limit(machine: u64) -> u64 {
+    machine / 5 * 4
+}
+
+/// What holds where the watch, which looks once a second, does not look, and after the agent's end.
+fn bounds(job: &Job, memory: u64, cores: u64) -> Bounds {
+    // Of each process; of all of them together the watch does it.
+    let cpu = (job.time_limit + GRACE).as_secs().saturating_mul(cores);
+    Bounds(vec![
+        // Below everything a person runs.
+        (Bound::Nice, 10),
+        (Bound::OomScore, 500),
+        // More than the job may have, or the program would fail for lack of memory and not be told why.
+        (Bound::Data, memory),
+        (Bound::Cpu, cpu),
+        (Bound::FileSize, 20 << 30),
+        (Bound::Core, 0),
+        (Bound::Files, 4096),
+        (Bound::Processes, 8192),
+    ])
 }
 
 fn program(job: &Job, work: &Path) -> Program {
     match &job.task {
-        Task::Compute(_) => runner::engine(&job.id, work, cli::ENGINE),
+        Task::Compute(_) => {
+            let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+            let bounds = bounds(job, machine::memory(), cores);
+            runner::engine(&job.id, work, cli::ENGINE, &bounds)
+        }
     }
 }
 

@@ -9,23 +9,25 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::Context as _;
-use rustix::process::{Signal, getpid, kill_process, nice};
+use clap::ArgMatches;
+use rustix::process::{Signal, getpid, kill_process};
 use serde_json::json;
 
+use crate::cli;
 use crate::config;
 use crate::engine::{self, Computed, Progress};
 use crate::exit::Exit;
 use crate::job::{RESULT, read_task};
+use crate::process::{Bound, Bounds};
 use crate::store::replace;
 
-/// Below everything a person runs.
-const NICENESS: i32 = 10;
-
 /// Nobody waits for the figure.
-const LAST: i32 = 19;
+const LAST: u64 = 19;
 
-pub(crate) fn run() -> anyhow::Result<Exit> {
-    when_let_go(NICENESS, || {
+pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
+    let bounds = args.get_one::<String>(cli::BOUNDS).map(|text| text.parse::<Bounds>());
+    let bounds = bounds.transpose().map_err(anyhow::Error::msg)?;
+    when_let_go(&bounds.unwrap_or_default(), || {
         let (input, output) =
             config::job_folders().context("this subcommand is for the agent's use")?;
         compute(&input, &output)
@@ -34,19 +36,18 @@ pub(crate) fn run() -> anyhow::Result<Exit> {
 
 /// Measures the processor for the agent, which takes the result from the last line.
 pub(crate) fn speed() -> anyhow::Result<Exit> {
-    when_let_go(LAST, || {
+    when_let_go(&Bounds(vec![(Bound::Nice, LAST)]), || {
         let measured = super::bench::measure(&mut tell)?;
         writeln!(io::stdout(), "{}", json!({"result": measured}))?;
         Ok(())
     })
 }
 
-fn when_let_go(niceness: i32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Exit> {
+fn when_let_go(bounds: &Bounds, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Exit> {
     if io::stdin().read(&mut [0])? == 0 {
         return Ok(Exit::Stopped);
     }
-    // Refused only to those who may not even be nicer to others; then it runs as it is.
-    nice(niceness).ok();
+    bounds.apply().context("cannot set limits")?;
     thread::scope(|scope| {
         thread::Builder::new()
             .name("lifeline".into())

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod engine;
+pub(crate) mod limit;
 pub(crate) mod mock_backend;
 pub(crate) mod run;
 pub(crate) mod specs;

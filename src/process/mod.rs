@@ -5,6 +5,7 @@
 //! agent is too, makes it exit. So no kill of the agent can leave a program running that no record
 //! knows. This room is mechanism: when to stop a job, and what its end means, is `job`'s business.
 
+mod bounds;
 mod family;
 mod lines;
 mod proc;
@@ -21,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::work::Handle;
+pub(crate) use bounds::{Bound, Bounds};
 use family::Family;
 use lines::Lines;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from};

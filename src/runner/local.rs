@@ -3,18 +3,18 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::process::Program;
+use crate::process::{Bounds, Program};
 use crate::work::JobId;
 
 /// The link and not the path it leads to: an upgrade may have replaced the file since.
 const THIS: &str = "/proc/self/exe";
 
 /// The embedded engine: this same binary under its hidden subcommand.
-pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str) -> Program {
+pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str, bounds: &Bounds) -> Program {
     Program {
         mark: mark(work),
         path: THIS.into(),
-        args: vec![subcommand.into()],
+        args: vec![subcommand.into(), bounds.to_string().into()],
         env: vec![
             ("WORKER_JOB_ID", id.as_str().into()),
             ("WORKER_INPUT_DIR", work.join("in").into()),

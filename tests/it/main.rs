@@ -5,6 +5,7 @@
 
 mod bench;
 mod cancelling;
+mod children;
 mod command_line;
 mod completing;
 mod credentials;

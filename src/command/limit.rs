@@ -1,0 +1,56 @@
+//! The hidden subcommand that limits itself and then becomes another program, a job's: no limits can
+//! be set on a child between its fork and its program without `unsafe`.
+//!
+//! Like every program the agent starts it waits for one byte on stdin, and ends with the end of stdin;
+//! so that the program need not.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::process::Bounds;
+
+/// The usual program for what there is no call for without `unsafe`; not part of every system.
+const IONICE: &str = "/usr/bin/ionice";
+
+/// The lowest of the priorities that still get something when others want all, or, where that is
+/// refused, none at all.
+const IO_LAST: [&str; 5] = ["-t", "-c", "2", "-n", "7"];
+
+pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
+    let words: Vec<&OsString> = args.get_many(cli::BOUNDS).into_iter().flatten().collect();
+    let [bounds, program @ ..] = words.as_slice() else {
+        anyhow::bail!("this subcommand is for the agent's use");
+    };
+    let bounds: Bounds = bounds.to_string_lossy().parse().map_err(anyhow::Error::msg)?;
+    bounds.apply().context("cannot set limits")?;
+    if !let_go()? {
+        return Ok(Exit::Stopped);
+    }
+    let io_last = IO_LAST.map(OsString::from);
+    let ionice = OsString::from(IONICE);
+    let prefix: Vec<&OsString> = if Path::new(IONICE).exists() {
+        [&ionice].into_iter().chain(&io_last).collect()
+    } else {
+        vec![]
+    };
+    let mut line = prefix.into_iter().chain(program.iter().copied());
+    let first = line.next().context("no program is named")?;
+    let error = Command::new(first).args(line).exec();
+    Err(error).with_context(|| format!("cannot start {}", first.display()))
+}
+
+/// Reads the one byte and no more: what follows is the program's.
+fn let_go() -> io::Result<bool> {
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(stdin.read(&mut [0])? == 1)
+}
