@@ -14,7 +14,7 @@ use serde_json::json;
 use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
-use crate::process::{Child, Usage, Woken};
+use crate::process::{Child, Usage, Woken, kills_for_memory};
 use crate::reading::{Reading, flatten};
 use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
 
@@ -97,6 +97,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     let mut output = Output::default();
     let mut ladder = Ladder::Up;
     let (mut next_report, mut next_look) = (started, started);
+    let killed_before = kills_for_memory();
     child.release()?;
     let given_up = loop {
         let now = clock::since_boot();
@@ -136,7 +137,10 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         return Ok((stuck(why, &output), costs));
     }
     let status = child.finish(&mut |stream, line| output.take(stream, line, clock::wall()))?;
-    Ok((verdict(status, why, &watch.limits, output), costs))
+    // `None` where the kernel does not count, before and after.
+    let kernel_killed = kills_for_memory() > killed_before;
+    let end = End { status, why, kernel_killed };
+    Ok((verdict(&end, &watch.limits, output), costs))
 }
 
 impl Watch<'_> {
@@ -230,7 +234,16 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
     }
 }
 
-fn verdict(status: ExitStatus, why: Option<Why>, limits: &Limits, output: Output) -> Run {
+/// What is known of a program's end.
+struct End {
+    status: ExitStatus,
+    why: Option<Why>,
+    /// It, or another program of the machine, for lack of memory.
+    kernel_killed: bool,
+}
+
+fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
+    let End { status, why, kernel_killed } = *end;
     let (reason, blame, error) = match why {
         Some(Why::AgentGone) => return Run::Abandoned,
         Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
@@ -246,6 +259,10 @@ fn verdict(status: ExitStatus, why: Option<Why>, limits: &Limits, output: Output
             (Reason::OutOfMemory, Blame::Job, format!("killed: memory limit of {mib} MiB"))
         }
         None if status.success() => return Run::Done(output.result),
+        // Within its limit, so that it may well do on a machine with more room.
+        None if kernel_killed && status.signal() == Some(Signal::KILL.as_raw()) => {
+            (Reason::OutOfMemory, Blame::Worker, "killed: the machine ran out of memory".to_owned())
+        }
         None => match (status.code(), status.signal()) {
             (Some(code), _) => (Reason::NonzeroExit, Blame::Job, format!("exit code {code}")),
             (None, signal) => (

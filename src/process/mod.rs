@@ -25,7 +25,7 @@ use crate::work::Handle;
 pub(crate) use bounds::{Bound, Bounds};
 use family::Family;
 use lines::Lines;
-pub(crate) use proc::{TICKS, Usage, boot_id, descends_from};
+pub(crate) use proc::{TICKS, Usage, boot_id, descends_from, kills_for_memory};
 
 /// How often a child is looked at where the kernel has no pidfd to wait on (before Linux 5.3).
 const LOOK_EVERY: Duration = Duration::from_millis(20);

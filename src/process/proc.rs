@@ -112,6 +112,15 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// How often the kernel has killed for lack of memory since boot, the machine's or a control group's.
+pub(crate) fn kills_for_memory() -> Option<u64> {
+    parse_kills(&fs::read_to_string("/proc/vmstat").ok()?)
+}
+
+fn parse_kills(vmstat: &str) -> Option<u64> {
+    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.parse().ok()
+}
+
 /// Tells this boot of the machine from every other.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
@@ -141,6 +150,12 @@ mod tests {
         let status = "VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\nVmSwap:\t   1 kB\n";
         assert_eq!((kib(status, "VmHWM:"), kib(status, "RssAnon:")), (Some(2048), None));
         assert_eq!(sum_bytes(status, ["VmHWM:", "RssAnon:", "VmSwap:"]), 2049 << 10);
+    }
+
+    #[test]
+    fn the_kernels_kills_are_counted_where_it_tells_them() {
+        assert_eq!(parse_kills("oom_kill_x 1\noom_kill 3\nballoon_inflate 0\n"), Some(3));
+        assert_eq!(parse_kills("nr_free_pages 9\n"), None);
     }
 
     #[test]

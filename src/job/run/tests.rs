@@ -194,8 +194,17 @@ fn a_program_below_its_memory_limit_is_let_be_and_its_peak_told() {
     assert!(peak.is_some_and(|mib| mib > 16.0), "{peak:?}");
 }
 
+/// A program that was killed and not by us, and whether the kernel killed one meanwhile.
+fn killed(kernel_killed: bool) -> Failure {
+    let end = End { status: ExitStatus::from_raw(9), why: None, kernel_killed };
+    failure(verdict(&end, &limits(), Output::default()))
+}
+
 #[test]
-fn a_kill_by_somebody_else_is_no_matter_of_memory() {
-    let failure = failure(run("kill -KILL $$", limits(), None).run);
-    assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(9)));
+fn a_kill_is_the_machines_if_the_kernel_made_room_and_else_anybodys() {
+    let (made_room, other) = (killed(true), killed(false));
+    assert_eq!((made_room.reason, made_room.blame), (Reason::OutOfMemory, Blame::Worker));
+    assert_eq!(made_room.error, "killed: the machine ran out of memory");
+    assert_eq!((other.reason, other.blame), (Reason::KilledSignal, Blame::Job));
+    assert_eq!(other.error, "killed by signal 9");
 }
