@@ -60,7 +60,8 @@ impl World {
             let how = match rng.u8(0..3) {
                 0 => LeftHow::Taken(Box::new(offer(&name))),
                 1 => {
-                    LeftHow::Finished { verdict, waited: Duration::from_secs(rng.u64(0..700_000)) }
+                    let waited = Duration::from_secs(rng.u64(0..700_000));
+                    LeftHow::Finished { verdict, waited, progressed: rng.bool() }
                 }
                 _ => LeftHow::Delivered(verdict),
             };
@@ -157,7 +158,10 @@ impl World {
             }
             Action::StopMeasuring => self.measuring = false,
             Action::Exit(_) | Action::ExitNow(_) => self.gone = true,
-            Action::NoteWait { .. } | Action::Forget { .. } | Action::Log(..) => {}
+            Action::NoteWait { .. }
+            | Action::NoteProgress { .. }
+            | Action::Forget { .. }
+            | Action::Log(..) => {}
         }
     }
 

@@ -106,7 +106,8 @@ fn a_trial_that_succeeds_ends_it_and_the_next_pause_is_short_again() {
 fn jobs_that_an_earlier_run_lost_do_not_count() {
     let left = (0..5).map(|n| {
         let name = format!("lost-{n}");
-        let how = LeftHow::Finished { verdict: worker_fault(), waited: Duration::ZERO };
+        let waited = Duration::ZERO;
+        let how = LeftHow::Finished { verdict: worker_fault(), waited, progressed: false };
         Left { key: key(&name), attempt: attempt(&name, 1), how }
     });
     let mut desk = Desk::with(rules(), left.collect());
