@@ -202,24 +202,25 @@ impl Assignment<'_> {
 
 /// What is left is for the agent, and for whoever else is on the machine.
 fn memory_limit(machine: u64) -> u64 {
-    machine / 5 * 4
+    match machine {
+        // Not told.
+        0 => u64::MAX,
+        all => all / 5 * 4,
+    }
 }
 
 /// What holds where the watch, which looks once a second, does not look, and after the agent's end.
-fn bounds(job: &Job, memory: u64, cores: u64) -> Bounds {
+fn bounds(job: &Job, cores: u64) -> Bounds {
     // Of each process; of all of them together the watch does it.
     let cpu = (job.time_limit + GRACE).as_secs().saturating_mul(cores);
     Bounds(vec![
         // Below everything a person runs.
         (Bound::Nice, 10),
         (Bound::OomScore, 500),
-        // More than the job may have, or the program would fail for lack of memory and not be told why.
-        (Bound::Data, memory),
         (Bound::Cpu, cpu),
         (Bound::FileSize, 20 << 30),
         (Bound::Core, 0),
         (Bound::Files, 4096),
-        (Bound::Processes, 8192),
     ])
 }
 
@@ -227,7 +228,7 @@ fn program(job: &Job, work: &Path) -> Program {
     match &job.task {
         Task::Compute(_) => {
             let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
-            let bounds = bounds(job, machine::memory(), cores);
+            let bounds = bounds(job, cores);
             runner::engine(&job.id, work, cli::ENGINE, &bounds)
         }
     }

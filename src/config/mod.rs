@@ -168,12 +168,14 @@ fn state_dir(layers: &mut Layers) -> PathBuf {
         || layers::env("XDG_STATE_HOME").map(|dir| PathBuf::from(dir).join("qubix-worker"));
     let at_home =
         || layers::env("HOME").map(|dir| PathBuf::from(dir).join(".local/state/qubix-worker"));
-    given.or_else(by_systemd).or_else(by_xdg).or_else(at_home).unwrap_or_else(|| {
+    let dir = given.or_else(by_systemd).or_else(by_xdg).or_else(at_home).unwrap_or_else(|| {
         layers.problem(
             "there is no home directory to keep the state in: give --state-dir DIR".into(),
         );
         PathBuf::new()
-    })
+    });
+    // Jobs run in folders of their own below it, from where another path would lead elsewhere.
+    std::path::absolute(&dir).unwrap_or(dir)
 }
 
 fn connection(layers: &mut Layers) -> Connection {

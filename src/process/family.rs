@@ -50,7 +50,7 @@ pub(super) struct Family {
 enum Says {
     Ours,
     Other,
-    /// It hides its mark, or has ended.
+    /// It hides what it was started with, or has ended.
     Nothing,
 }
 
@@ -73,28 +73,30 @@ impl Family {
 
     /// Kills and reaps all but the leader, within a bound.
     pub(super) fn end(&self, within: Duration) {
-        end_all(within, || self.strays());
+        end_all(within, || self.strays(&leaders()));
     }
 
     /// The leader and all others, as they are now.
     pub(super) fn pids(&self) -> Vec<u32> {
-        let strays = self.strays().into_iter().map(|(pid, _)| pid);
-        strays.chain([self.leader]).collect()
+        // Another program's start may hang, on a disk that does not answer; the next look sees more.
+        let strays = LEADERS.try_lock().map(|leaders| self.strays(&leaders)).unwrap_or_default();
+        strays.into_iter().map(|(pid, _)| pid).chain([self.leader]).collect()
     }
 
     /// All but the leader; what has ended and was adopted is reaped on the way.
-    fn strays(&self) -> Vec<(u32, Stat)> {
-        let leaders = leaders();
+    fn strays(&self, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {
         let all = proc::all();
-        reap_adopted(&all, &leaders);
-        self.members(&all, &leaders)
+        reap_adopted(&all, leaders);
+        self.members(&all, leaders)
     }
 
     fn members(&self, all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {
-        let says = |pid| match proc::variable(pid, MARK) {
-            Some(mark) if mark == self.mark.as_bytes() => Says::Ours,
-            Some(_) => Says::Other,
-            None => Says::Nothing,
+        let says = |pid| match proc::environment(pid) {
+            // Whoever is adopted by us may also come from elsewhere, as everything does that a
+            // container's first process adopts: what shows an environment without our mark is not ours.
+            Some(shown) if proc::variable(&shown, MARK) == Some(self.mark.as_bytes()) => Says::Ours,
+            Some(shown) if !shown.is_empty() => Says::Other,
+            Some(_) | None => Says::Nothing,
         };
         let tree = Tree { all, leaders, agent: process::id(), agent_group: own_group() };
         tree.members(self, says)
@@ -174,7 +176,8 @@ fn reap_adopted(all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) {
 /// Kills every process that bears the mark, whoever's child it is now.
 pub(super) fn kill_marked(mark: &OsStr, within: Duration) {
     let is_marked = |(pid, stat): &(u32, Stat)| {
-        !stat.is_zombie && proc::variable(*pid, MARK).is_some_and(|found| found == mark.as_bytes())
+        let shown = proc::environment(*pid).unwrap_or_default();
+        !stat.is_zombie && proc::variable(&shown, MARK) == Some(mark.as_bytes())
     };
     end_all(within, || proc::all().into_iter().filter(is_marked).collect());
 }

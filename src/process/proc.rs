@@ -36,8 +36,14 @@ pub(super) struct Stat {
 }
 
 pub(super) fn stat(pid: Pid) -> io::Result<Stat> {
-    let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    let text = read(pid, "stat")?;
     parse(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has another form"))
+}
+
+/// The text of a file of a process, whose name may hold any bytes.
+fn read(pid: Pid, file: &str) -> io::Result<String> {
+    let bytes = fs::read(format!("/proc/{}/{file}", pid.as_raw_nonzero()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) fn parse(text: &str) -> Option<Stat> {
@@ -62,14 +68,14 @@ pub(super) fn to_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-/// A variable of the environment that a process was started with, if it may be read.
-pub(super) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
-    let text = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut variables = text.split(|byte| *byte == 0);
-    let value = |variable: &[u8]| {
-        variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
-    };
-    variables.find_map(value)
+/// The environment that a process was started with, if it may be read; empty if it has cleared it.
+pub(super) fn environment(pid: u32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+pub(super) fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// Whether a process is the ancestor of another, or the same.
@@ -82,15 +88,14 @@ pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
 pub(super) fn usage(pid: Pid) -> Usage {
     let cpu =
         stat(pid).ok().map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / u64::from(TICKS)));
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
-    let peak = status.ok().and_then(|status| kib(&status, "VmHWM:"));
+    let peak = read(pid, "status").ok().and_then(|status| kib(&status, "VmHWM:"));
     Usage { cpu, peak_memory_mb: peak.map(|kib| kib as f64 / 1024.0), memory: 0 }
 }
 
 /// The memory that a process alone keeps in use, in bytes: files can be dropped from memory and read
 /// again. Nothing of one that has ended.
 pub(super) fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = to_pid(pid).and_then(|pid| read(pid, "status").ok()).unwrap_or_default();
     sum_bytes(&status, ["RssAnon:", "RssShmem:", "VmSwap:"])
 }
 

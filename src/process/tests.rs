@@ -38,8 +38,10 @@ fn run(mut child: Child) -> (ExitStatus, Vec<(Stream, String)>) {
 
 /// The processes that bear a mark, wherever they went.
 fn living(mark: &str) -> Vec<u32> {
-    let bears =
-        |pid: &u32| proc::variable(*pid, family::MARK).is_some_and(|m| m == mark.as_bytes());
+    let bears = |pid: &u32| {
+        proc::environment(*pid)
+            .is_some_and(|shown| proc::variable(&shown, family::MARK) == Some(mark.as_bytes()))
+    };
     proc::all().into_keys().filter(bears).collect()
 }
 

@@ -87,11 +87,10 @@ impl Store {
             record::write(&self.record_path(key), record)
         };
         match record.phase {
-            Phase::Finished { .. } => reserve::spend_on(&self.dir, write),
-            Phase::Taken
-            | Phase::Running(_)
-            | Phase::Delivered { .. }
-            | Phase::Tombstone { .. } => write(),
+            Phase::Taken | Phase::Running(_) => write(),
+            Phase::Finished { .. } | Phase::Delivered { .. } | Phase::Tombstone { .. } => {
+                reserve::spend_on(&self.dir, write)
+            }
         }
     }
 

@@ -113,7 +113,10 @@ impl Store {
                     == Some(&ledger::ended(outcome))
             {
                 record.phase = Phase::Delivered { outcome: outcome.clone(), at: now };
-                self.write(key, record)?;
+                // The ledger is witness enough until the disk has room again.
+                if let Err(error) = self.write(key, record) {
+                    log::warn!("{error}");
+                }
             }
             if record.phase.is_over() {
                 self.remove_work(key);

@@ -228,11 +228,11 @@ impl Core {
         }
         let id = job.attempt.id.clone();
         let delay = retry::delay(delivery.tries, &mut self.rng).max(interval);
-        let delay = match error.advice() {
-            Advice::Unauthorised => delay.max(REFUSED_WAIT),
-            Advice::Retry | Advice::NotFound | Advice::Final => delay,
+        let patience = match error.advice() {
+            Advice::Unauthorised => REFUSED_WAIT,
+            Advice::Retry | Advice::NotFound | Advice::Final => Duration::ZERO,
         };
-        delivery.not_before = now + retry::at_least(Duration::ZERO, error.retry_after());
+        delivery.not_before = now + retry::at_least(patience, error.retry_after());
         delivery.step = Step::Due(delivery.not_before.max(now + delay));
         delivery.tries = delivery.tries.saturating_add(1);
         let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));

@@ -1,5 +1,6 @@
 //! What is asked of one GPU, and what is made of the answers.
 
+use std::collections::BTreeMap;
 use std::process;
 
 use nvml_wrapper::Device;
@@ -131,8 +132,23 @@ fn instance_specs(instance: &Device<'_>, answers: &mut Answers) -> MigSpecs {
     }
 }
 
+/// Which processes are ours, each looked up once: many are on every GPU.
+#[derive(Debug, Default)]
+pub(super) struct Kin(BTreeMap<u32, bool>);
+
+impl Kin {
+    fn is_ours(&mut self, pid: u32) -> bool {
+        *self.0.entry(pid).or_insert_with(|| descends_from(pid, process::id()))
+    }
+}
+
 /// All but the energy, which takes two looks.
-pub(super) fn usage(device: &Device<'_>, index: u32, answers: &mut Answers) -> GpuUsage {
+pub(super) fn usage(
+    device: &Device<'_>,
+    index: u32,
+    kin: &mut Kin,
+    answers: &mut Answers,
+) -> GpuUsage {
     let memory = answers.ask("memory", || device.memory_info());
     let used = |memory: &MemoryInfo| percent(memory.used, memory.total);
     let rates = answers.ask("utilisation", || device.utilization_rates());
@@ -153,7 +169,7 @@ pub(super) fn usage(device: &Device<'_>, index: u32, answers: &mut Answers) -> G
         mem_clock_mhz: answers.ask("memory clock", || device.clock_info(Clock::Memory)),
         throttle: reasons.map(throttle_names).unwrap_or_default(),
         energy_j: None,
-        users: users(device, answers),
+        users: users(device, kin, answers),
     }
 }
 
@@ -186,15 +202,14 @@ fn throttle_names(reasons: ThrottleReasons) -> Vec<&'static str> {
 }
 
 /// Those that compute and those that draw; some do both.
-fn users(device: &Device<'_>, answers: &mut Answers) -> Option<GpuUsers> {
+fn users(device: &Device<'_>, kin: &mut Kin, answers: &mut Answers) -> Option<GpuUsers> {
     let computing = answers.ask_if_any(|| device.running_compute_processes())?;
     let drawing = answers.ask_if_any(|| device.running_graphics_processes()).unwrap_or_default();
     let mut pids: Vec<u32> =
         computing.into_iter().chain(drawing).map(|process| process.pid).collect();
     pids.sort_unstable();
     pids.dedup();
-    let (own, others): (Vec<u32>, Vec<u32>) =
-        pids.into_iter().partition(|pid| descends_from(*pid, process::id()));
+    let (own, others): (Vec<u32>, Vec<u32>) = pids.into_iter().partition(|pid| kin.is_ours(*pid));
     Some(GpuUsers { own, others: others.len() })
 }
 

@@ -7,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
 
-use super::ask::{self, Answers};
+use super::ask::{self, Answers, Kin};
 use super::energy::Energy;
 use super::{Absence, Gpus, Seen, Slot};
 use crate::clock;
@@ -35,6 +35,8 @@ pub(super) struct Sampler<'a> {
     specs: BTreeMap<u32, (Duration, GpuSpecs)>,
     /// By index, with the GPU's uuid: another one may have the index when the driver is opened anew.
     energy: BTreeMap<u32, (Option<String>, Energy)>,
+    /// Of the newest look.
+    kin: Kin,
     /// So many GPUs were there at some time.
     most: u32,
     pause: Duration,
@@ -63,6 +65,7 @@ impl<'a> Sampler<'a> {
             period,
             specs: BTreeMap::new(),
             energy: BTreeMap::new(),
+            kin: Kin::default(),
             most: 0,
             pause: PAUSE_MIN,
         }
@@ -134,9 +137,11 @@ impl<'a> Sampler<'a> {
         if count < self.most {
             missing.push(format!("{count} of {} GPUs are there", self.most));
         }
+        self.kin = Kin::default();
         for index in 0..count {
             let mut answers = Answers::default();
-            let seen = self.look_at(nvml, index, driver, at, &mut answers);
+            let device = answers.ask("handle", || nvml.device_by_index(index));
+            let seen = device.map(|device| self.look_at(&device, index, driver, at, &mut answers));
             match (seen, answers.lost) {
                 (Some(seen), None) => {
                     usage.push(seen);
@@ -160,25 +165,24 @@ impl<'a> Sampler<'a> {
 
     fn look_at(
         &mut self,
-        nvml: &Nvml,
+        device: &Device<'_>,
         index: u32,
         driver: Option<&str>,
         at: Duration,
         answers: &mut Answers,
-    ) -> Option<GpuUsage> {
-        let device = answers.ask("handle", || nvml.device_by_index(index))?;
+    ) -> GpuUsage {
         let known = self.specs.get(&index).filter(|(asked, _)| at - *asked < SPECS_EVERY);
         if known.is_none() {
-            self.specs.insert(index, (at, ask::specs(&device, index, driver, answers)));
+            self.specs.insert(index, (at, ask::specs(device, index, driver, answers)));
         }
-        let usage = ask::usage(&device, index, answers);
-        let counter = ask::energy_mj(&device, answers);
+        let usage = ask::usage(device, index, &mut self.kin, answers);
+        let counter = ask::energy_mj(device, answers);
         let uuid = self.specs.get(&index).and_then(|(_, specs)| specs.uuid.clone());
         let (whose, energy) = self.energy.entry(index).or_default();
         if *whose != uuid {
             (*whose, *energy) = (uuid, Energy::default());
         }
-        Some(GpuUsage { energy_j: energy.add(at, counter, usage.power_w), ..usage })
+        GpuUsage { energy_j: energy.add(at, counter, usage.power_w), ..usage }
     }
 }
 

@@ -80,6 +80,9 @@ impl Home {
         if !more.contains(&"--heartbeat-interval") {
             args.extend(["--heartbeat-interval", "1s"]);
         }
+        if !more.contains(&"--min-free") {
+            args.extend(["--min-free", "0"]);
+        }
         args.extend(more);
         Program::start_with(&args, env)
     }
