@@ -60,6 +60,10 @@ mod tests {
         Err(FileError::new("write", Path::new("record.json"), kind.into()))
     }
 
+    fn told(result: Result<(), FileError>) -> Option<String> {
+        result.err().map(|error| error.to_string())
+    }
+
     fn size(dir: &Path) -> Option<u64> {
         fs::metadata(dir.join(NAME)).ok().map(|found| found.len())
     }
@@ -71,7 +75,7 @@ mod tests {
         assert_eq!(size(dir.path()), Some(SIZE));
         let full = io::ErrorKind::StorageFull;
         let write = || if size(dir.path()).is_some() { failed(full) } else { Ok(()) };
-        assert!(spend_on(dir.path(), write).is_ok());
+        assert_eq!(told(spend_on(dir.path(), write)), None);
         assert_eq!(size(dir.path()), None);
         keep(dir.path());
         assert_eq!(size(dir.path()), Some(SIZE), "made again");
@@ -80,11 +84,14 @@ mod tests {
     #[test]
     fn what_fails_for_another_reason_or_without_a_reserve_fails_as_before() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(spend_on(dir.path(), || failed(io::ErrorKind::QuotaExceeded)).is_err());
+        let tried = |kind| told(spend_on(dir.path(), || failed(kind)));
+        let full = Some("cannot write record.json: quota exceeded".to_owned());
+        assert_eq!(tried(io::ErrorKind::QuotaExceeded), full);
         keep(dir.path());
-        assert!(spend_on(dir.path(), || failed(io::ErrorKind::PermissionDenied)).is_err());
+        let denied = Some("cannot write record.json: permission denied".to_owned());
+        assert_eq!(tried(io::ErrorKind::PermissionDenied), denied);
         assert_eq!(size(dir.path()), Some(SIZE));
-        assert!(spend_on(dir.path(), || failed(io::ErrorKind::QuotaExceeded)).is_err());
+        assert_eq!(tried(io::ErrorKind::QuotaExceeded), full);
         assert_eq!(size(dir.path()), None, "it was tried");
     }
 }
