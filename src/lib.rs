@@ -13,6 +13,7 @@
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
 //! - `work`, `reading`: the plain values that several rooms speak of.
 //! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
+//! - `crash`: where the tests let the agent be killed.
 //!
 //! Imports point down this list; `tests/tidy.rs` checks it.
 
@@ -22,6 +23,7 @@ mod cli;
 mod clock;
 mod command;
 mod config;
+mod crash;
 mod engine;
 mod exit;
 mod job;

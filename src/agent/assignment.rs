@@ -23,13 +23,13 @@ use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
 };
-use crate::{cli, clock, runner};
+use crate::{cli, clock, crash, runner};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often an outcome that cannot be written is tried again.
-const RECORD_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const RECORD_AGAIN: Duration = Duration::from_secs(5);
 
 /// A disk with less room than this is full.
 const DISK_FULL: u64 = 1 << 20;
@@ -51,10 +51,13 @@ pub(super) fn run(assignment: Assignment<'_>) {
         let error = error.to_string();
         return assignment.tell(Event::NotTaken { key: assignment.key.clone(), error });
     }
+    crash::point("taken");
     let Some(outcome) = assignment.outcome() else { return };
     log_end(&assignment.attempt, &outcome);
     let verdict = outcome.verdict();
+    crash::point("ended");
     if assignment.record_for_sure(outcome) {
+        crash::point("outcome-recorded");
         assignment.tell(Event::Ended { key: assignment.key.clone(), verdict });
     }
 }
@@ -79,15 +82,18 @@ impl Assignment<'_> {
         let write =
             |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
         job::stage(job, &work.join("in"), write).map_err(staging)?;
+        crash::point("staged");
         let starting = |error: String| {
             let error = format!("the program cannot be started: {}", one_line(&error));
             Failure::of_worker(Reason::StartFailed, Stage::Run, error)
         };
         let child =
             Child::start(&program(job, &work)).map_err(|error| starting(error.to_string()))?;
+        crash::point("program-held");
         let handle = child.handle().map_err(|error| starting(error.to_string()))?;
         let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
         store.write(&self.key, &running).map_err(|error| starting(error.to_string()))?;
+        crash::point("handle-recorded");
         Ok(child)
     }
 

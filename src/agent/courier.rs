@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use super::Shared;
 use super::event::Event;
 use crate::backend::Error;
+use crate::crash;
 use crate::store::ReadError;
 use crate::work::{JobId, Key, LogLine, Report};
 
@@ -126,7 +127,9 @@ fn send(
         events.send(Event::ProgressSent { key: key.clone(), acknowledged })?;
     }
     let worker = record.worker.as_ref().unwrap_or(&shared.worker_id);
+    crash::point("before-send");
     let answer = shared.backend.complete(worker, &record.attempt, &record.kind, &outcome);
+    crash::point("answered");
     events.send(Event::Sent { key, answer })
 }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
+use crate::crash;
 use crate::process::{Child, Usage, Woken, kills_for_memory};
 use crate::reading::{Reading, flatten};
 use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
@@ -99,6 +100,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     let (mut next_report, mut next_look) = (started, started);
     let killed_before = kills_for_memory();
     child.release()?;
+    crash::point("program-let-go");
     let given_up = loop {
         let now = clock::since_boot();
         if now >= next_look {
