@@ -44,6 +44,10 @@ pub(crate) enum Event {
         key: Key,
         verdict: Verdict,
     },
+    /// The loss of a job that an earlier run left behind is on disk at last.
+    Lost {
+        key: Key,
+    },
     /// A job could not be recorded, so nothing was started.
     NotTaken {
         key: Key,

@@ -21,6 +21,7 @@ mod recover;
 mod signals;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io::{self, PipeWriter, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -34,10 +35,11 @@ use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
 use crate::job::Offer;
 use crate::machine::{self, GpuWatch, Gpus};
-use crate::store::{self, Phase, ReadError, Record, Store};
-use crate::work::{Attempt, Key, Kind, Order, Outcome};
+use crate::store::{self, Loss, Phase, ReadError, Record, Store};
+use crate::work::{Attempt, Booking, Key, Kind, Order, Outcome};
+use assignment::RECORD_AGAIN;
 use event::{Action, Event};
-use recover::recover;
+use recover::{record_losses, recover};
 
 /// The loop looks at the clock at least so often: the channel's own timer stands still while the
 /// machine sleeps, the core's deadlines do not.
@@ -106,17 +108,18 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     if let Some(library) = &shared.config.identity.nvml_library {
         log::info!("GPU driver library: {}", library.display());
     }
-    let left = recover(&shared)?;
+    let (left, losses) = recover(&shared)?;
     let now = clock::since_boot();
     let rules = shared.config.rules.clone();
     let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);
-    thread::scope(|scope| work(scope, &shared, core))
+    thread::scope(|scope| work(scope, &shared, core, losses))
 }
 
 fn work<'scope>(
     scope: &'scope Scope<'scope, '_>,
     shared: &'scope Shared,
     mut core: Core,
+    losses: Vec<Loss>,
 ) -> Result<Exit, Error> {
     let (events, heard) = mpsc::channel();
     let (net, net_orders) = mpsc::channel();
@@ -129,8 +132,22 @@ fn work<'scope>(
     spawn(scope, "courier", &events, move |events| {
         courier::run(shared, &courier_orders, &events);
     })?;
-    let mut hands =
-        Hands { scope, shared, events, net, courier, orders: BTreeMap::new(), measuring: None };
+    let (open, until_closed) = mpsc::channel();
+    spawn(scope, "losses", &events, move |events| {
+        record_losses(shared, losses, &until_closed, &events);
+    })?;
+    let mut hands = Hands {
+        scope,
+        shared,
+        events,
+        net,
+        courier,
+        _open: open,
+        orders: BTreeMap::new(),
+        measuring: None,
+        unbooked: BTreeMap::new(),
+        book_again: clock::since_boot(),
+    };
     let mut event = Event::Tick;
     loop {
         if let Event::Panicked(name) = event {
@@ -147,6 +164,7 @@ fn work<'scope>(
                 return Ok(exit);
             }
         }
+        hands.book_unbooked();
         event = next_event(&core, &heard);
     }
 }
@@ -207,14 +225,29 @@ struct Hands<'scope, 'env> {
     events: Sender<Event>,
     net: Sender<net::Order>,
     courier: Sender<courier::Order>,
+    /// What has nobody to tell anything, but ends when we do.
+    _open: Sender<Infallible>,
     /// The pipe to each running job.
     orders: BTreeMap<Key, PipeWriter>,
     /// The measuring of the machine's speed ends with this.
     measuring: Option<PipeWriter>,
+    /// Deliveries that the disk has not taken, and when that is tried again.
+    unbooked: BTreeMap<Key, Booking>,
+    book_again: Duration,
 }
 
 impl Hands<'_, '_> {
     fn perform(&mut self, action: Action) -> Option<Exit> {
+        if let Action::Start { key, .. }
+        | Action::Decline { key, .. }
+        | Action::Repeat { key, .. }
+        | Action::Forget { key } = &action
+        {
+            // The record is another attempt's from now on.
+            if self.unbooked.remove(key).is_some() {
+                log::error!("a delivery has no line in the ledger: its job came again first");
+            }
+        }
         match action {
             Action::Register => self.tell_net(net::Order::Register),
             Action::Beat { status, jobs, paused } => {
@@ -242,10 +275,7 @@ impl Hands<'_, '_> {
             }
             Action::Ask { key, id } => self.tell_courier(courier::Order::Ask { key, id }),
             Action::Send { key, first } => self.tell_courier(courier::Order::Send { key, first }),
-            Action::Book { key, booking } => {
-                let price = self.shared.config.identity.price;
-                log_error(self.shared.store.book(&key, &booking, price, clock::wall()));
-            }
+            Action::Book { key, booking } => self.book(key, booking),
             Action::NoteProgress { key } => log_error(self.shared.store.note_progress(&key)),
             Action::NoteWait { key, waited } => {
                 log_error(self.shared.store.note_wait(&key, waited));
@@ -258,6 +288,26 @@ impl Hands<'_, '_> {
             Action::ExitNow(exit) => leave_now(exit),
         }
         None
+    }
+
+    fn book(&mut self, key: Key, booking: Booking) {
+        let shared = self.shared;
+        let price = shared.config.identity.price;
+        if let Err(error) = shared.store.book(&key, &booking, price, clock::wall()) {
+            log::error!("{error}; the delivery is booked later");
+            self.unbooked.insert(key, booking);
+        }
+    }
+
+    fn book_unbooked(&mut self) {
+        let now = clock::since_boot();
+        if self.unbooked.is_empty() || now < self.book_again {
+            return;
+        }
+        let (store, price) = (&self.shared.store, self.shared.config.identity.price);
+        self.unbooked
+            .retain(|key, booking| store.book_again(key, booking, price, clock::wall()).is_err());
+        self.book_again = now + RECORD_AGAIN;
     }
 
     fn start(&mut self, key: Key, attempt: Attempt, offer: Box<Offer>) -> Result<(), Error> {

@@ -1,47 +1,68 @@
 //! What an earlier run of the agent left behind.
 
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::assignment::RECORD_AGAIN;
 use super::core::{Left, LeftHow};
+use super::event::Event;
 use super::{Error, Shared};
 use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
 use crate::runner;
-use crate::store::{self, Phase, Record};
+use crate::store::{Loss, Phase, Record};
 use crate::work::{Blame, Key, Verdict};
 
 /// Reads the records. A job that was running is over: its program ended with the agent, or is ended
-/// now, and it counts as lost.
-pub(super) fn recover(shared: &Shared) -> Result<Vec<Left>, Error> {
+/// now, and it counts as lost. Also returns the losses that the disk did not take.
+pub(super) fn recover(shared: &Shared) -> Result<(Vec<Left>, Vec<Loss>), Error> {
     let origin = &shared.config.connection.backend.origin;
     let found = shared.store.recover(origin, clock::wall())?;
     for line in &found.damage {
         log::error!("{line}");
     }
-    let records = found.records.into_iter();
-    let left: Vec<Left> =
-        records.map(|(key, record)| look(shared, key, record)).collect::<Result<_, Error>>()?;
+    let mut losses = found.losses;
+    let mut left = vec![];
+    for (key, record) in found.records {
+        left.extend(look(shared, key, record, &mut losses));
+    }
+    for Loss { key, record, .. } in &losses {
+        let (key, attempt) = (key.clone(), record.attempt.clone());
+        left.push(Left { key, attempt, how: LeftHow::Unrecorded });
+    }
     let is_open = |left: &&Left| !matches!(left.how, LeftHow::Delivered(_) | LeftHow::Tombstone);
     let open = left.iter().filter(is_open).count();
     if open > 0 {
         log::info!("jobs of an earlier run not delivered yet: {open}");
     }
-    Ok(left)
+    Ok((left, losses))
 }
 
-fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
+fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Option<Left> {
     let attempt = record.attempt.clone();
+    let mut lose = |record: Record, why| {
+        log::warn!("job lost job={}: {why}", record.attempt.id);
+        let loss = Loss { key: key.clone(), record, why };
+        if let Err(error) = shared.store.lose(&loss, clock::wall()) {
+            log::error!("{error}; the loss of job={} is recorded later", loss.record.attempt.id);
+            losses.push(loss);
+            return None;
+        }
+        let verdict = Verdict::Failed(Blame::Worker);
+        Some(LeftHow::Finished { verdict, waited: Duration::ZERO, progressed: false })
+    };
     let how = match &record.phase {
         Phase::Taken => match offer(shared, &record) {
             Some(offer) => LeftHow::Taken(Box::new(offer)),
-            None => lose(shared, &key, record, "the offer it was taken from cannot be read")?,
+            None => lose(record, "the offer it was taken from cannot be read")?,
         },
         Phase::Running(handle) => {
             process::kill_orphan(handle, &runner::mark(&shared.store.work_dir(&key)));
-            lose(shared, &key, record, "the worker ended while the job ran")?
+            lose(record, "the worker ended while the job ran")?
         }
         Phase::Finished { outcome, waited } => {
             let (waited, progressed) = (*waited, record.progressed);
@@ -50,7 +71,7 @@ fn look(shared: &Shared, key: Key, record: Record) -> Result<Left, Error> {
         Phase::Delivered { outcome, .. } => LeftHow::Delivered(outcome.verdict()),
         Phase::Tombstone { .. } => LeftHow::Tombstone,
     };
-    Ok(Left { key, attempt, how })
+    Some(Left { key, attempt, how })
 }
 
 fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
@@ -59,12 +80,22 @@ fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
     offer.job.is_ok().then_some(offer)
 }
 
-/// Without its record the job would be run again, so a disk that does not take it ends the start.
-fn lose(shared: &Shared, key: &Key, record: Record, why: &str) -> Result<LeftHow, Error> {
-    log::warn!("job lost job={}: {why}", record.attempt.id);
-    let dir = shared.config.identity.state_dir.clone();
-    let failed = |source| store::Error::File { dir, source };
-    shared.store.lose(key, record, why, clock::wall()).map_err(failed)?;
-    let verdict = Verdict::Failed(Blame::Worker);
-    Ok(LeftHow::Finished { verdict, waited: Duration::ZERO, progressed: false })
+/// Records losses that the disk did not take at the start, as soon as it does: without its record
+/// nothing may be told, and the job is not to be run again meanwhile. Ends with the loop.
+pub(super) fn record_losses(
+    shared: &Shared,
+    mut losses: Vec<Loss>,
+    until: &Receiver<Infallible>,
+    events: &Sender<Event>,
+) {
+    while !losses.is_empty() && until.recv_timeout(RECORD_AGAIN) == Err(RecvTimeoutError::Timeout) {
+        losses.retain(|loss| {
+            if shared.store.lose(loss, clock::wall()).is_err() {
+                return true;
+            }
+            // Without a loop the agent is ending, and the next one finds the record.
+            events.send(Event::Lost { key: loss.key.clone() }).ok();
+            false
+        });
+    }
 }

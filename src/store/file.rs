@@ -4,6 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::crash;
+
+/// What the name of a file begins with that is not in its place yet.
+const TEMPORARY: &str = ".tmp";
+
 /// A file operation that failed: verb, path, cause.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {path}: {cause}", path = path.display())]
@@ -29,13 +34,28 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let write = || -> io::Result<()> {
         // Made with mode 0600, and removed again unless it gets to its place.
-        let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
+        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
         temporary.write_all(content)?;
+        crash::point("temporary-written");
         temporary.as_file().sync_all()?;
+        crash::point("temporary-synced");
         temporary.persist(path)?;
+        crash::point("temporary-in-place");
         sync_dir(dir)
     };
     write().map_err(|error| FileError::new("write", path, error))
+}
+
+/// Removes what a kill in the middle of [`replace`] left in a folder.
+pub(super) fn remove_temporaries(dir: &Path) {
+    // What cannot be listed now is listed at another start.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            log::warn!("cannot remove {}: {error}", entry.path().display());
+        }
+    }
 }
 
 /// Renames a file and syncs both folders.

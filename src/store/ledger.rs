@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{FileError, Record, file, quarantine};
 use crate::work::{Booking, Ending, JobId, Key, Object, Outcome};
-use crate::{clock, text};
+use crate::{clock, crash, text};
 
 /// A ledger is not longer than this, and there are two of them.
 const MAX_BYTES: u64 = 16 << 20;
@@ -44,7 +44,8 @@ impl Ledger<'_> {
             .map_err(|error| FileError::new("append to", &path, error))
     }
 
-    /// Cuts off what is no whole line at the end, as a crash may leave it, and keeps it aside. Says so.
+    /// Cuts off what is no whole line at the end, as a crash may leave it, and keeps it aside; on a full
+    /// disk it stays. Says so.
     pub(super) fn mend(&self) -> Result<Option<String>, FileError> {
         let path = self.path();
         let text = read(&path)?;
@@ -54,10 +55,17 @@ impl Ledger<'_> {
         }
         let torn = &text[whole..];
         let name = format!("ledger-{}.jsonl", &text::hex(&Sha256::digest(torn))[..16]);
-        let kept = quarantine::keep(&self.dir.join("quarantine"), &name, torn)?;
-        cut(&path, whole as u64).map_err(|error| FileError::new("cut", &path, error))?;
-        let (path, kept, bytes) = (path.display(), kept.display(), torn.len());
-        Ok(Some(format!("{path} was damaged: its last {bytes} bytes were moved to {kept}")))
+        let kept = quarantine::keep(&self.dir.join("quarantine"), &name, torn).and_then(|kept| {
+            cut(&path, whole as u64).map_err(|error| FileError::new("cut", &path, error))?;
+            Ok(kept)
+        });
+        let what = match kept {
+            Ok(kept) => format!("were moved to {}", kept.display()),
+            // The next line begins after them.
+            Err(error) => format!("stay there: {error}"),
+        };
+        let (path, bytes) = (path.display(), torn.len());
+        Ok(Some(format!("{path} was damaged: its last {bytes} bytes {what}")))
     }
 
     /// Looks up the attempts at these jobs.
@@ -149,14 +157,27 @@ fn status(outcome: &Outcome, booking: &Booking) -> &'static str {
 }
 
 fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
     let before = file.metadata()?.len();
-    let written = file.write_all(line).and_then(|()| file.sync_data());
+    let feed: &[u8] = if ends_whole(&file, before)? { b"" } else { b"\n" };
+    let written = file.write_all(&[feed, line].concat()).and_then(|()| {
+        crash::point("line-written");
+        file.sync_data()
+    });
     if written.is_err() {
         // Half a line would spoil the next one too. If this fails as well, the next start mends it.
         file.set_len(before).ok();
     }
     written
+}
+
+/// Half a line stays where it is when the disk has no room to keep it aside.
+fn ends_whole(file: &File, length: u64) -> io::Result<bool> {
+    let Some(last) = length.checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {

@@ -32,7 +32,10 @@ pub(super) fn take(dir: &Path) -> Result<Lock, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    write_pid(&mut file).map_err(failed)?;
+    if let Err(error) = write_pid(&mut file) {
+        // On a full disk, and then all that is missing is who to ask.
+        log::debug!("cannot write to {}: {error}", path.display());
+    }
     Ok(Lock { _file: file })
 }
 

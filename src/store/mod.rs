@@ -14,6 +14,7 @@ mod recover;
 mod reserve;
 mod speed;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -22,8 +23,10 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use file::{FileError, replace};
 pub(crate) use record::{Phase, ReadError, Record};
+pub(crate) use recover::Loss;
 pub(crate) use speed::{read_speed, write_speed};
 
+use crate::crash;
 use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};
 use ledger::Ledger;
 
@@ -83,6 +86,7 @@ impl Store {
         let write = || {
             if !record::read(&id_path).is_ok_and(|known| known == first) {
                 record::write(&id_path, &first)?;
+                crash::point("id-written");
             }
             record::write(&self.record_path(key), record)
         };
@@ -100,18 +104,14 @@ impl Store {
     }
 
     /// Counts a job as lost by our own fault, which is its outcome from now on.
-    pub(crate) fn lose(
-        &self,
-        key: &Key,
-        record: Record,
-        why: &str,
-        now: SystemTime,
-    ) -> Result<Record, FileError> {
+    pub(crate) fn lose(&self, loss: &Loss, now: SystemTime) -> Result<Record, FileError> {
+        let Loss { key, record, why } = loss;
         let failure = Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {why}"));
         let outcome = Outcome::without_run(Ending::Failed(failure), now);
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
-        let record = Record { offer: None, phase, ..record };
+        let record = Record { offer: None, phase, ..record.clone() };
         self.write(key, &record)?;
+        crash::point("loss-recorded");
         Ok(record)
     }
 
@@ -165,11 +165,42 @@ impl Store {
         let (record, outcome) = self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
         if !record.phase.is_over() {
             let line = ledger::line(&record, &outcome, booking, price, now);
-            self.ledger().append(&line).map_err(|error| error.to_string())?;
+            let append = || self.ledger().append(&line);
+            reserve::spend_on(&self.dir, append).map_err(|error| error.to_string())?;
+            crash::point("line-synced");
         }
+        self.end_booking(key, record, outcome, now)
+    }
+
+    /// Books a delivery that could not be booked before, of which the line may be there already.
+    pub(crate) fn book_again(
+        &self,
+        key: &Key,
+        booking: &Booking,
+        price: f64,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        let (record, outcome) = self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
+        let known = self.ledger().booked(&BTreeSet::from([key.clone()]));
+        let known = known.map_err(|error| error.to_string())?;
+        if known.get(&(key.clone(), record.attempt.number)) == Some(&ledger::ended(&outcome)) {
+            return self.end_booking(key, record, outcome, now);
+        }
+        self.book(key, booking, price, now)
+    }
+
+    fn end_booking(
+        &self,
+        key: &Key,
+        record: Record,
+        outcome: Outcome,
+        now: SystemTime,
+    ) -> Result<(), String> {
         let phase = Phase::Delivered { outcome, at: now };
         self.write(key, &Record { phase, ..record }).map_err(|error| error.to_string())?;
+        crash::point("delivery-recorded");
         self.remove_work(key);
+        crash::point("work-removed");
         Ok(())
     }
 

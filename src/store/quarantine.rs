@@ -1,6 +1,7 @@
 //! `quarantine/`: what did not read back, kept aside for people to look at. Bounded.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +16,24 @@ pub(super) fn keep(dir: &Path, name: &str, content: &[u8]) -> Result<PathBuf, Fi
     super::make_dir(dir)?;
     let path = dir.join(name);
     file::replace(&path, content)?;
+    thin_out(dir);
+    Ok(path)
+}
+
+/// Keeps a file as it is under a second name, synced: that takes no room, and nothing is read. Returns
+/// its path.
+pub(super) fn keep_file(dir: &Path, name: &str, file: &Path) -> Result<PathBuf, FileError> {
+    super::make_dir(dir)?;
+    let path = dir.join(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(FileError::new("remove", &path, error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    fs::hard_link(file, &path)
+        .and_then(|()| file::sync_dir(dir))
+        .map_err(|error| FileError::new("make", &path, error))?;
     thin_out(dir);
     Ok(path)
 }

@@ -1,9 +1,10 @@
 //! `record.json`: where one job is in its life, in one atomic file; and `id.json`, which job that is.
 //!
 //! `{"format":1,"sha256":"…","record":{…}}`; the checksum is over the text of `record` as it stands.
-//! A file of a newer format is refused, never rewritten; anything else that does not read back is
-//! damage. The structs here are the format: they are converted from and to the plain values of
-//! `work` at this border and used nowhere else.
+//! Any newer format keeps this frame, with a checksum over its number, a colon and that text: so a
+//! newer file, which is refused and never rewritten, is told from one whose number was damaged. Whatever
+//! does not read back is damage. The structs here are the format: they are converted from and to the
+//! plain values of `work` at this border and used nowhere else.
 
 use std::io;
 use std::path::Path;
@@ -123,18 +124,14 @@ pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
 pub(super) fn parse(content: &[u8]) -> Result<Record, ReadError> {
     let text = str::from_utf8(content).map_err(|error| ReadError::Damaged(error.to_string()))?;
     let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
-    let head: Head = serde_json::from_str(text).map_err(damaged)?;
-    if head.format > FORMAT {
-        return Err(ReadError::Newer { format: head.format });
+    let Frame { format, sha256, record } = serde_json::from_str(text).map_err(damaged)?;
+    if checksum(record) != sha256 {
+        let is_newer = format > FORMAT && sha256 == newer_checksum(format, record);
+        let damaged = || ReadError::Damaged("its checksum does not match".into());
+        return Err(if is_newer { ReadError::Newer { format } } else { damaged() });
     }
-    if head.format == 0 {
-        return Err(ReadError::Damaged("there is no format 0".into()));
-    }
-    let frame: Frame<'_> = serde_json::from_str(text).map_err(damaged)?;
-    if checksum(frame.record) != frame.sha256 {
-        return Err(ReadError::Damaged("its checksum does not match".into()));
-    }
-    let record: RecordFile = serde_json::from_str(frame.record.get()).map_err(damaged)?;
+    // It is of this format by its checksum, whatever became of the number.
+    let record: RecordFile = serde_json::from_str(record.get()).map_err(damaged)?;
     record.try_into().map_err(ReadError::Damaged)
 }
 
@@ -142,9 +139,8 @@ fn checksum(record: &RawValue) -> String {
     text::hex(&Sha256::digest(record.get()))
 }
 
-#[derive(Deserialize)]
-struct Head {
-    format: u64,
+fn newer_checksum(format: u64, record: &RawValue) -> String {
+    text::hex(&Sha256::digest(format!("{format}:{record}")))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! Whatever is done here is done again, to the same end, if the agent ends in the middle of it.
 //!
-//! A damaged record does not make its job unknown: beside it stands `id.json`, the record as it first
+//! A record that does not read back does not make its job unknown: beside it stands `id.json`, the record as it first
 //! was. What the ledger has a line for was delivered; anything else counts as lost, so that the backend
 //! is asked about it and it is not run as if it were new.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::file::FileError;
+use super::file::{self, FileError};
 use super::ledger::{self, Booked};
 use super::record::{self, Phase, ReadError, Record};
 use super::{Error, Store, quarantine};
@@ -29,6 +29,16 @@ pub(crate) struct Recovered {
     pub(crate) records: Vec<(Key, Record)>,
     /// What did not read back, a line each.
     pub(crate) damage: Vec<String>,
+    /// Losses that the disk did not take.
+    pub(crate) losses: Vec<Loss>,
+}
+
+/// A job that counts as lost, which has yet to be recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Loss {
+    pub(crate) key: Key,
+    pub(crate) record: Record,
+    pub(crate) why: &'static str,
 }
 
 /// What a look into the folders found.
@@ -42,7 +52,7 @@ struct Found {
 /// A job whose record did not read back.
 struct Torn {
     key: Key,
-    why: String,
+    why: ReadError,
     /// What it is known by, if that can still be read.
     first: Option<Record>,
 }
@@ -52,19 +62,20 @@ impl Store {
     /// are kept.
     pub(crate) fn recover(&self, origin: &str, now: SystemTime) -> Result<Recovered, Error> {
         let failed = |source| Error::File { dir: self.dir.clone(), source };
+        file::remove_temporaries(&self.dir);
         let mended = self.ledger().mend().map_err(failed)?;
         let Found { mut records, torn } = self.read_all()?;
         let booked = self.look_up(&records, &torn).map_err(failed)?;
-        self.end_bookings(&mut records, &booked, now).map_err(failed)?;
-        let mut damage: Vec<String> = mended.into_iter().collect();
+        self.end_bookings(&mut records, &booked, now);
+        let mut found = Recovered { damage: mended.into_iter().collect(), ..Recovered::default() };
         for torn in torn {
-            let (line, record) = self.set_aside(torn, &booked, now).map_err(failed)?;
-            damage.push(line);
-            records.extend(record);
+            self.set_aside(torn, &booked, now, &mut found);
         }
-        let mut records = self.drop_old(records, now);
-        records.retain(|(_, record)| record.origin == origin);
-        Ok(Recovered { records, damage })
+        records.append(&mut found.records);
+        found.records = self.drop_old(records, now);
+        found.records.retain(|(_, record)| record.origin == origin);
+        found.losses.retain(|loss| loss.record.origin == origin);
+        Ok(found)
     }
 
     fn read_all(&self) -> Result<Found, Error> {
@@ -75,16 +86,14 @@ impl Store {
         for entry in fs::read_dir(&jobs).map_err(listing)? {
             let name = entry.map_err(listing)?.file_name();
             let Some(key) = name.to_str().and_then(Key::from_folder) else { continue };
+            file::remove_temporaries(&self.job_dir(&key));
             let path = self.record_path(&key);
             match record::read(&path) {
                 Ok(record) => found.records.push((key, record)),
                 // Only the folder was made: the job was never taken.
                 Err(ReadError::Absent) => self.forget(&key),
                 Err(ReadError::Newer { format }) => return Err(Error::Newer { path, format }),
-                Err(ReadError::Io(error)) => {
-                    return Err(failed(FileError::new("read", &path, error)));
-                }
-                Err(ReadError::Damaged(why)) => {
+                Err(why @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
                     let first = record::read(&self.id_path(&key)).ok();
                     found.torn.push(Torn { key, why, first });
                 }
@@ -101,12 +110,7 @@ impl Store {
     }
 
     /// A delivery whose line was written, but whose record was not, is over all the same.
-    fn end_bookings(
-        &self,
-        records: &mut [(Key, Record)],
-        booked: &Booked,
-        now: SystemTime,
-    ) -> Result<(), FileError> {
+    fn end_bookings(&self, records: &mut [(Key, Record)], booked: &Booked, now: SystemTime) {
         for (key, record) in records {
             if let Phase::Finished { outcome, .. } = &record.phase
                 && booked.get(&(key.clone(), record.attempt.number))
@@ -114,15 +118,12 @@ impl Store {
             {
                 record.phase = Phase::Delivered { outcome: outcome.clone(), at: now };
                 // The ledger is witness enough until the disk has room again.
-                if let Err(error) = self.write(key, record) {
-                    log::warn!("{error}");
-                }
+                self.write_or_warn(key, record);
             }
             if record.phase.is_over() {
                 self.remove_work(key);
             }
         }
-        Ok(())
     }
 
     /// Drops what is too much, and shrinks what is old. Nothing but the number of an old attempt is
@@ -143,41 +144,62 @@ impl Store {
         let Phase::Delivered { at, .. } = record.phase else { return (key, record) };
         if now.duration_since(at).is_ok_and(|age| age > KEEP_DELIVERED) {
             let tombstone = Record { offer: None, phase: Phase::Tombstone { at }, ..record };
-            // What cannot be written now shrinks at another start.
-            if let Err(error) = self.write(&key, &tombstone) {
-                log::warn!("{error}");
-            }
+            self.write_or_warn(&key, &tombstone);
             return (key, tombstone);
         }
         (key, record)
     }
 
     /// Keeps a record that does not read back aside, and puts what is known in its place. Says so.
-    fn set_aside(
-        &self,
-        torn: Torn,
-        booked: &Booked,
-        now: SystemTime,
-    ) -> Result<(String, Option<(Key, Record)>), FileError> {
+    fn set_aside(&self, torn: Torn, booked: &Booked, now: SystemTime, found: &mut Recovered) {
         let Torn { key, why, first } = torn;
-        let path = self.record_path(&key);
-        let content = fs::read(&path).map_err(|error| FileError::new("read", &path, error))?;
-        let name = format!("{}.json", key.as_str());
-        let kept = quarantine::keep(&self.dir.join("quarantine"), &name, &content)?;
-        let moved =
-            format!("{} is damaged ({why}) and was moved to {}", path.display(), kept.display());
+        let kept = self.keep_aside(&key, &why);
         let Some(first) = first else {
-            self.forget(&key);
-            return Ok((format!("{moved}; whose record it was is not known"), None));
+            found.damage.push(format!("{kept}; whose record it was is not known"));
+            // The disk's trouble may pass.
+            if matches!(why, ReadError::Damaged(_)) {
+                self.forget(&key);
+            }
+            return;
         };
         let id = first.attempt.id.clone();
-        let (record, what) = if booked.contains_key(&(key.clone(), first.attempt.number)) {
+        if booked.contains_key(&(key.clone(), first.attempt.number)) {
+            found.damage.push(format!("{kept}; job={id} was delivered before"));
             let record = Record { phase: Phase::Tombstone { at: now }, ..first };
-            self.write(&key, &record)?;
-            (record, "was delivered before")
-        } else {
-            (self.lose(&key, first, "its record was damaged", now)?, "counts as lost")
+            self.write_or_warn(&key, &record);
+            found.records.push((key, record));
+            return;
+        }
+        found.damage.push(format!("{kept}; job={id} counts as lost"));
+        let loss = Loss { key, record: first, why: "its record was damaged" };
+        match self.lose(&loss, now) {
+            Ok(record) => found.records.push((loss.key, record)),
+            Err(error) => {
+                found.damage.push(error.to_string());
+                found.losses.push(loss);
+            }
+        }
+    }
+
+    /// Keeps the file, if the disk takes another name, and says what is wrong with it.
+    fn keep_aside(&self, key: &Key, why: &ReadError) -> String {
+        let path = self.record_path(key);
+        let name = format!("{}.json", key.as_str());
+        let kept = quarantine::keep_file(&self.dir.join("quarantine"), &name, &path);
+        let what = match why {
+            ReadError::Damaged(why) => format!("{} is damaged ({why})", path.display()),
+            other => format!("{} cannot be read ({other})", path.display()),
         };
-        Ok((format!("{moved}; job={id} {what}"), Some((key, record))))
+        match kept {
+            Ok(kept) => format!("{what} and was moved to {}", kept.display()),
+            Err(error) => format!("{what} and was not kept aside: {error}"),
+        }
+    }
+
+    /// Writes what can be found out again at the next start.
+    fn write_or_warn(&self, key: &Key, record: &Record) {
+        if let Err(error) = self.write(key, record) {
+            log::warn!("{error}");
+        }
     }
 }

@@ -6,8 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::UNIX_EPOCH;
 
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::text;
 use crate::work::{Attempt, Blame, Handle, Object};
 
 mod damage;
@@ -114,8 +116,9 @@ fn a_record_of_a_newer_version_is_refused_and_left_alone() {
     let (_dir, store) = store();
     let key = key("job-1");
     store.write(&key, &record("job-1", Phase::Taken)).unwrap();
-    let newer = r#"{"format":2,"whatever":[]}"#;
-    fs::write(store.record_path(&key), newer).unwrap();
+    let sha256 = text::hex(&Sha256::digest(r#"2:["whatever"]"#));
+    let newer = format!(r#"{{"format":2,"sha256":"{sha256}","record":["whatever"]}}"#);
+    fs::write(store.record_path(&key), &newer).unwrap();
     let error = store.recover(ORIGIN, now()).unwrap_err().to_string();
     assert!(error.contains("was written by a newer version of this program (format 2)"), "{error}");
     assert_eq!(fs::read_to_string(store.record_path(&key)).unwrap(), newer);

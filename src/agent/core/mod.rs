@@ -87,7 +87,7 @@ struct Job {
 enum State {
     /// Taken by an earlier run of the agent and never begun.
     Recovered { offer: Box<Offer>, ask: Ask },
-    /// Its outcome, a decline or a repeated failure, is being recorded.
+    /// Its outcome, a decline, a repeated failure or a loss found at the start, is being recorded.
     Recording,
     Running {
         /// The order it was given, if any.
@@ -133,6 +133,8 @@ pub(crate) enum LeftHow {
         /// Whether the backend had heard of its progress.
         progressed: bool,
     },
+    /// It counts as lost, and the disk has not taken that yet.
+    Unrecorded,
     Delivered(Verdict),
     /// Delivered, but there is no outcome that could be sent again.
     Tombstone,
@@ -183,6 +185,7 @@ impl Core {
                 // A record does not say whether it was sent.
                 State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
             }
+            LeftHow::Unrecorded => State::Recording,
             LeftHow::Delivered(verdict) => return self.settled_before(key, attempt, Some(verdict)),
             LeftHow::Tombstone => return self.settled_before(key, attempt, None),
         };
@@ -213,6 +216,7 @@ impl Core {
             Event::Progress { key, report } => self.progress(key, report),
             Event::ProgressSent { key, acknowledged } => self.progress_sent(&key, acknowledged),
             Event::Ended { key, verdict } => self.ended(now, key, verdict),
+            Event::Lost { key } => self.lost(now, &key),
             Event::NotTaken { key, error } => self.not_taken(&key, &error),
             Event::Asked { key, answer } => self.asked(now, key, answer),
             Event::Sent { key, answer } => self.sent(now, key, answer),
@@ -317,6 +321,15 @@ impl Core {
         }
         if by_itself {
             self.judge(now, verdict);
+        }
+    }
+
+    /// The loss of a job that an earlier run left behind is on disk.
+    fn lost(&mut self, now: Time, key: &Key) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            let delivery = Delivery::new(Verdict::Failed(Blame::Worker), now);
+            // The backend may have given the job away meanwhile.
+            job.state = State::Undelivered(delivery.asked_first());
         }
     }
 

@@ -48,7 +48,7 @@ fn a_file_with_any_byte_changed_or_cut_off_never_reads_as_something_else() {
             let whole = fs::read(&path).unwrap();
             for damaged in damages(&whole) {
                 match record::parse(&damaged) {
-                    Err(ReadError::Damaged(_) | ReadError::Newer { .. }) => {}
+                    Err(ReadError::Damaged(_)) => {}
                     Ok(read) => assert_eq!(read, *right),
                     Err(other) => panic!("{}: {other:?}", String::from_utf8_lossy(&damaged)),
                 }
@@ -151,4 +151,78 @@ fn what_a_job_is_known_by_is_written_once_an_attempt_and_before_its_record() {
     fs::remove_file(store.record_path(&key)).unwrap();
     assert_eq!(store.recover(ORIGIN, now()).unwrap().records, []);
     assert!(!store.job_dir(&key).exists());
+}
+
+/// As a bad sector makes it, or a permission that was removed.
+#[test]
+fn a_record_that_cannot_be_read_is_moved_aside_unread_and_its_job_is_lost() {
+    let (_dir, store) = store();
+    let (key, path) = (key("job-1"), store.record_path(&key("job-1")));
+    store.write(&key, &record("job-1", Phase::Taken)).unwrap();
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+
+    let found = store.recover(ORIGIN, now()).unwrap();
+    assert_eq!(found.records, [(key.clone(), lost("job-1"))]);
+    let [line] = &found.damage[..] else { panic!("{:?}", found.damage) };
+    assert!(line.starts_with(&format!("{} cannot be read (", path.display())), "{line}");
+    assert!(line.ends_with("; job=job-1 counts as lost"), "{line}");
+    assert_eq!(ids_of_quarantine(&store), [format!("{}.json", key.as_str())]);
+    assert_eq!(store.read(&key).unwrap(), lost("job-1"));
+}
+
+#[test]
+fn a_record_that_can_be_neither_read_nor_replaced_is_a_loss_to_be_recorded_later() {
+    let (_dir, store) = store();
+    let (key, path) = (key("job-1"), store.record_path(&key("job-1")));
+    store.write(&key, &record("job-1", Phase::Taken)).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    store.write(&super::key("job-2"), &record("job-2", Phase::Taken)).unwrap();
+
+    let found = store.recover(ORIGIN, now()).unwrap();
+    assert_eq!(found.records.len(), 1, "the others are as they were");
+    let [loss] = &found.losses[..] else { panic!("{:?}", found.losses) };
+    assert_eq!(loss.key, key);
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(store.lose(loss, now()).unwrap(), lost("job-1"));
+}
+
+#[test]
+fn a_record_that_cannot_be_kept_aside_is_a_loss_all_the_same() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    store.write(&key, &record("job-1", Phase::Taken)).unwrap();
+    fs::write(store.record_path(&key), "x").unwrap();
+    fs::write(store.dir.join("quarantine"), "in the way").unwrap();
+    let found = store.recover(ORIGIN, now()).unwrap();
+    assert_eq!(found.records, [(key, lost("job-1"))]);
+    assert!(found.damage[0].contains(" and was not kept aside: "), "{:?}", found.damage);
+}
+
+#[test]
+fn a_damaged_number_of_the_format_is_not_taken_for_a_newer_version() {
+    let (_dir, store) = store();
+    let (key, written) = (key("job-1"), record("job-1", finished(completed())));
+    store.write(&key, &written).unwrap();
+    let text = fs::read_to_string(store.record_path(&key)).unwrap();
+    for number in ["0", "3", "9"] {
+        let flipped = text.replacen(r#""format":1"#, &format!(r#""format":{number}"#), 1);
+        fs::write(store.record_path(&key), flipped).unwrap();
+        let found = store.recover(ORIGIN, now()).unwrap();
+        assert_eq!((found.records, found.damage), (vec![(key.clone(), written.clone())], vec![]));
+    }
+}
+
+#[test]
+fn what_a_kill_left_of_a_file_that_was_being_written_is_removed() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    store.write(&key, &record("job-1", finished(completed()))).unwrap();
+    let left = [store.dir.join(".tmpAbCdEf"), store.job_dir(&key).join(".tmpGhIjKl")];
+    for path in &left {
+        fs::write(path, "half").unwrap();
+    }
+    store.recover(ORIGIN, now()).unwrap();
+    assert_eq!(left.map(|path| path.exists()), [false, false]);
 }

@@ -168,3 +168,34 @@ fn a_full_ledger_makes_room_and_both_of_them_are_looked_into() {
     store.recover(ORIGIN, now()).unwrap();
     assert!(is_delivered(&store, "job-1"));
 }
+
+#[test]
+fn a_torn_line_that_cannot_be_kept_aside_stays_and_spoils_no_other() {
+    let (_dir, store) = store();
+    fs::write(store.dir.join("quarantine"), "in the way").unwrap();
+    fs::write(ledger(&store), "{\"id\":").unwrap();
+    let damage = store.recover(ORIGIN, now()).unwrap().damage;
+    assert!(damage.len() == 1 && damage[0].contains("its last 6 bytes stay there: "), "{damage:?}");
+    finish(&store, "job-1");
+    book(&store, "job-1");
+    let text = fs::read_to_string(ledger(&store)).unwrap();
+    let (torn, line) = text.split_once('\n').unwrap();
+    assert_eq!(torn, "{\"id\":");
+    assert_eq!(serde_json::from_str::<Object>(line).unwrap()["id"], "job-1");
+}
+
+#[test]
+fn a_booking_that_is_made_again_adds_no_second_line() {
+    let (_dir, store) = store();
+    let key = key("job-1");
+    finish(&store, "job-1");
+    let waiting = fs::read(store.record_path(&key)).unwrap();
+    book(&store, "job-1");
+    // As if only the line had found room.
+    fs::write(store.record_path(&key), waiting).unwrap();
+    store.book_again(&key, &Booking::Delivered, 2.5, now()).unwrap();
+    assert!(is_delivered(&store, "job-1"));
+    finish(&store, "job-2");
+    store.book_again(&super::key("job-2"), &Booking::Delivered, 2.5, now()).unwrap();
+    assert_eq!(ids(&store), ["job-1", "job-2"]);
+}

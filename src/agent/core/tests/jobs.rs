@@ -460,3 +460,15 @@ fn an_outcome_that_cannot_be_read_back_was_an_attempt_all_the_same() {
     desk.event(Event::Unreadable { key, error: "damaged".into() });
     assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
 }
+
+#[test]
+fn a_loss_that_the_disk_has_not_taken_is_neither_told_nor_run_again_before() {
+    let left = Left { key: key("job-1"), attempt: attempt("job-1", 1), how: LeftHow::Unrecorded };
+    let mut desk = Desk::online(rules(), vec![left]);
+    for _ in 0..3 {
+        assert_eq!(starts(&desk.offered(vec![offer("job-1")])), []);
+    }
+    let ask = Action::Ask { key: key("job-1"), id: id("job-1") };
+    assert_eq!(desk.event(Event::Lost { key: key("job-1") }), [ask]);
+    assert_eq!(desk.asked(&key("job-1"), Ok(JobState::Running)), [send(&key("job-1"))]);
+}
