@@ -37,7 +37,7 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
         // Before anything that may bring a job.
         if let Some(free) = free_bytes(&shared.config.identity.state_dir) {
             if free >= shared.config.rules.min_free {
-                shared.store.keep_reserve();
+                shared.store.keep_reserve(free);
             }
             events.send(Event::DiskFree(free)).ok();
         }

@@ -98,9 +98,9 @@ impl Store {
         }
     }
 
-    /// There is room on the disk: some of it is kept back for outcomes.
-    pub(crate) fn keep_reserve(&self) {
-        reserve::keep(&self.dir);
+    /// So much is free on the disk: some of it is kept back for outcomes.
+    pub(crate) fn keep_reserve(&self, free: u64) {
+        reserve::keep(&self.dir, free);
     }
 
     /// Counts a job as lost by our own fault, which is its outcome from now on.

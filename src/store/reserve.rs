@@ -12,10 +12,11 @@ const SIZE: u64 = 1 << 20;
 
 const NAME: &str = "reserve";
 
-/// Keeps the room, if it is not kept already. Without it a full disk is only harder to bear.
-pub(super) fn keep(dir: &Path) {
+/// Keeps the room, if it is not kept already. Without it a full disk is only harder to bear, and on one
+/// that is nearly full the last room is for those who write meanwhile.
+pub(super) fn keep(dir: &Path, free: u64) {
     let path = dir.join(NAME);
-    if fs::metadata(&path).is_ok_and(|found| found.len() >= SIZE) {
+    if free < 2 * SIZE || fs::metadata(&path).is_ok_and(|found| found.len() >= SIZE) {
         return;
     }
     if let Err(error) = fill(&path) {
@@ -71,13 +72,15 @@ mod tests {
     #[test]
     fn an_outcome_that_finds_no_room_gets_the_reserve() {
         let dir = tempfile::tempdir().unwrap();
-        keep(dir.path());
+        keep(dir.path(), 2 * SIZE);
         assert_eq!(size(dir.path()), Some(SIZE));
         let full = io::ErrorKind::StorageFull;
         let write = || if size(dir.path()).is_some() { failed(full) } else { Ok(()) };
         assert_eq!(told(spend_on(dir.path(), write)), None);
         assert_eq!(size(dir.path()), None);
-        keep(dir.path());
+        keep(dir.path(), 2 * SIZE - 1);
+        assert_eq!(size(dir.path()), None, "not of the last room");
+        keep(dir.path(), 2 * SIZE);
         assert_eq!(size(dir.path()), Some(SIZE), "made again");
     }
 
@@ -87,7 +90,7 @@ mod tests {
         let tried = |kind| told(spend_on(dir.path(), || failed(kind)));
         let full = Some("cannot write record.json: quota exceeded".to_owned());
         assert_eq!(tried(io::ErrorKind::QuotaExceeded), full);
-        keep(dir.path());
+        keep(dir.path(), 2 * SIZE);
         let denied = Some("cannot write record.json: permission denied".to_owned());
         assert_eq!(tried(io::ErrorKind::PermissionDenied), denied);
         assert_eq!(size(dir.path()), Some(SIZE));

@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
 mod bench;
+mod campaign;
 mod cancelling;
 mod children;
 mod command_line;
 mod completing;
 mod credentials;
+mod failing_disks;
 mod gpus;
 mod legacy;
 mod life;
@@ -17,6 +19,7 @@ mod machine;
 mod odd_jobs;
 mod odd_replies;
 mod offered_again;
+mod outage;
 mod register;
 mod stopping;
 mod support;

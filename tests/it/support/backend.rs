@@ -252,12 +252,12 @@ impl Shared {
                 reply = *held;
             }
             let Reply::Whole { status, content_type, body } = reply else { break };
-            let head = format!(
-                "HTTP/1.1 {status} \r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            // At once: a second write would wait for the peer to acknowledge the first.
+            let whole = format!(
+                "HTTP/1.1 {status} \r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             );
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(body.as_bytes())?;
+            stream.write_all(whole.as_bytes())?;
         }
         Ok(())
     }

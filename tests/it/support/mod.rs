@@ -1,7 +1,9 @@
 //! What the tests share: a scripted backend, the embedded one, the worker itself, and its folder.
 
 mod backend;
+mod disk;
 mod driver;
+mod market;
 mod mock;
 mod program;
 
@@ -16,7 +18,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use backend::{Backend, Reply, Request, Reserved, open_jobs};
+pub(crate) use disk::Disk;
 pub(crate) use driver::Driver;
+pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, run};
 
@@ -75,6 +79,11 @@ impl Home {
     }
 
     pub(crate) fn worker_with(&self, url: &str, more: &[&str], env: &[(&str, &str)]) -> Program {
+        let args = self.run_args(url, more);
+        Program::start_with(&args.iter().map(String::as_str).collect::<Vec<_>>(), env)
+    }
+
+    fn run_args(&self, url: &str, more: &[&str]) -> Vec<String> {
         let state = self.path("state");
         let mut args = vec!["run", "--backend", url, "--state-dir", &state];
         if !more.contains(&"--heartbeat-interval") {
@@ -84,7 +93,7 @@ impl Home {
             args.extend(["--min-free", "0"]);
         }
         args.extend(more);
-        Program::start_with(&args, env)
+        args.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -102,6 +111,12 @@ pub(crate) fn short(id: &str) -> Value {
 /// A job that no test lives to see the end of.
 pub(crate) fn endless(id: &str) -> Value {
     job(id, "matmul", 1000.0)
+}
+
+/// How much of it: what the variable says, so that the same test has a longer form.
+#[expect(clippy::disallowed_methods, reason = "how long it takes is for whoever runs it to say")]
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// The names in an object, sorted.

@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
@@ -38,7 +38,11 @@ impl Program {
     }
 
     pub(crate) fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_worker"))
+        Self::spawn(env!("CARGO_BIN_EXE_worker"), args, env)
+    }
+
+    pub(crate) fn spawn(path: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(path)
             .args(args)
             .env_clear()
             .envs(env.iter().copied())
@@ -93,6 +97,13 @@ impl Program {
         status.code().unwrap_or_else(|| -status.signal().unwrap())
     }
 
+    /// Whether it ends by itself before so much time has passed.
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        let time = Timespec::try_from(time).unwrap();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time)).unwrap() == 1
+    }
+
     /// Asks it to stop, and expects it to do so in peace.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);
@@ -121,6 +132,14 @@ impl Program {
     /// How many lines of the log hold these words.
     pub(crate) fn count(&self, words: &str) -> usize {
         self.log().lines().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits until so many lines of the log hold these words.
+    pub(crate) fn wait_count(&self, words: &str, count: usize) {
+        self.wait_said(&format!("{count} lines with {words:?}"), |lines| {
+            let found = lines.iter().filter(|(_, line)| line.contains(words)).count();
+            (found >= count).then_some(())
+        });
     }
 
     /// Waits for a line that holds these words.
