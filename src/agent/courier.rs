@@ -5,50 +5,29 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use super::Shared;
-use super::event::Event;
+use super::event::{Errand, Event};
 use crate::backend::Error;
 use crate::crash;
 use crate::store::ReadError;
 use crate::work::{JobId, Key, LogLine, Report};
 
-#[derive(Debug)]
-pub(super) enum Order {
-    Progress {
-        key: Key,
-        id: JobId,
-        report: Box<Report>,
-    },
-    DropProgress {
-        key: Key,
-    },
-    Ask {
-        key: Key,
-        id: JobId,
-    },
-    /// Send the outcome, after `first` if no progress was acknowledged yet.
-    Send {
-        key: Key,
-        first: Option<Box<Report>>,
-    },
-}
-
 /// What waits to be carried.
 #[derive(Default)]
 struct Bag {
-    errands: VecDeque<Order>,
+    errands: VecDeque<Errand>,
     progress: BTreeMap<Key, (JobId, Box<Report>)>,
 }
 
-pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Event>) {
+pub(super) fn run(shared: &Shared, orders: &Receiver<Errand>, events: &Sender<Event>) {
     let mut bag = Bag::default();
     while bag.fill(orders) {
         let told = match bag.errands.pop_front() {
-            Some(Order::Ask { key, id }) => {
+            Some(Errand::Ask { key, id }) => {
                 let answer = shared.backend.job(&id, &asker(shared, &key));
                 events.send(Event::Asked { key, answer })
             }
-            Some(Order::Send { key, first }) => send(shared, key, first.as_deref(), events),
-            Some(Order::Progress { .. } | Order::DropProgress { .. }) | None => {
+            Some(Errand::Send { key, first }) => send(shared, key, first.as_deref(), events),
+            Some(Errand::Progress { .. } | Errand::DropProgress { .. }) | None => {
                 let Some((key, (id, report))) = bag.progress.pop_first() else { continue };
                 let acknowledged = tell_progress(shared, &id, &report);
                 events.send(Event::ProgressSent { key, acknowledged })
@@ -62,25 +41,25 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
 
 impl Bag {
     /// Waits for something to do, and takes in all there is. False when the loop is gone.
-    fn fill(&mut self, orders: &Receiver<Order>) -> bool {
+    fn fill(&mut self, orders: &Receiver<Errand>) -> bool {
         if self.errands.is_empty() && self.progress.is_empty() {
             match orders.recv() {
-                Ok(order) => self.put(order),
+                Ok(errand) => self.put(errand),
                 Err(_) => return false,
             }
         }
         loop {
             match orders.try_recv() {
-                Ok(order) => self.put(order),
+                Ok(errand) => self.put(errand),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn put(&mut self, order: Order) {
-        match order {
-            Order::Progress { key, id, mut report } => {
+    fn put(&mut self, errand: Errand) {
+        match errand {
+            Errand::Progress { key, id, mut report } => {
                 if let Some((_, older)) = self.progress.remove(&key) {
                     let mut lines = older.lines;
                     lines.append(&mut report.lines);
@@ -89,10 +68,10 @@ impl Bag {
                 }
                 self.progress.insert(key, (id, report));
             }
-            Order::DropProgress { key } => {
+            Errand::DropProgress { key } => {
                 self.progress.remove(&key);
             }
-            Order::Ask { .. } | Order::Send { .. } => self.errands.push_back(order),
+            Errand::Ask { .. } | Errand::Send { .. } => self.errands.push_back(errand),
         }
     }
 }

@@ -127,24 +127,7 @@ pub(crate) enum Action {
         key: Key,
         order: Order,
     },
-    SendProgress {
-        key: Key,
-        id: JobId,
-        report: Box<Report>,
-    },
-    /// The job has its outcome: what progress still waits is not sent any more.
-    DropProgress {
-        key: Key,
-    },
-    Ask {
-        key: Key,
-        id: JobId,
-    },
-    /// Send the completion; `first` makes sure that some progress went before it.
-    Send {
-        key: Key,
-        first: Option<Box<Report>>,
-    },
+    Errand(Errand),
     Book {
         key: Key,
         booking: Booking,
@@ -167,4 +150,27 @@ pub(crate) enum Action {
     Exit(Exit),
     /// Leave without waiting for anything.
     ExitNow(Exit),
+}
+
+/// Something for the courier to carry.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Errand {
+    Progress {
+        key: Key,
+        id: JobId,
+        report: Box<Report>,
+    },
+    /// The job has its outcome: what progress still waits is not sent any more.
+    DropProgress {
+        key: Key,
+    },
+    Ask {
+        key: Key,
+        id: JobId,
+    },
+    /// Send the completion; `first` makes sure that some progress went before it.
+    Send {
+        key: Key,
+        first: Option<Box<Report>>,
+    },
 }

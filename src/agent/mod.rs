@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, PipeWriter, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -35,10 +36,11 @@ use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
 use crate::job::Offer;
 use crate::machine::{self, GpuWatch, Gpus};
+use crate::process::Groups;
 use crate::store::{self, Loss, Phase, ReadError, Record, Store};
 use crate::work::{Attempt, Booking, Key, Kind, Order, Outcome};
 use assignment::RECORD_AGAIN;
-use event::{Action, Event};
+use event::{Action, Errand, Event};
 use recover::{record_losses, recover};
 
 /// The loop looks at the clock at least so often: the channel's own timer stands still while the
@@ -73,6 +75,8 @@ struct Shared {
     store: Store,
     backend: Backend,
     gpus: GpuWatch,
+    /// Where jobs get control groups, if anywhere.
+    groups: Option<Groups>,
     worker_id: String,
 }
 
@@ -86,6 +90,8 @@ impl Shared {
 /// Works for the backend until there is a reason to stop.
 pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let store = Store::open(&config.identity.state_dir)?;
+    // First, as it may put this process into another group, of which it then tells limits and use.
+    let groups = Groups::find(Path::new("/"), &config.identity.state_dir);
     let worker_id = match &config.identity.worker_id {
         Some(id) => id.clone(),
         None => store.worker_id(|| make_worker_id(&config.identity))?,
@@ -93,7 +99,7 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let library = config.identity.nvml_library.as_deref();
     let gpus = machine::watch(library, GPU_PERIOD);
-    let shared = Shared { config, store, backend, gpus, worker_id };
+    let shared = Shared { config, store, backend, gpus, groups, worker_id };
     log::info!(
         "started version={} worker={} backend={} config={}",
         env!("CARGO_PKG_VERSION"),
@@ -107,6 +113,12 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     );
     if let Some(library) = &shared.config.identity.nvml_library {
         log::info!("GPU driver library: {}", library.display());
+    }
+    match &shared.groups {
+        Some(groups) => {
+            log::info!("jobs run in control groups below {}", groups.place().display());
+        }
+        None => log::info!("no control groups: a job's memory is added up once a second"),
     }
     let (left, losses) = recover(&shared)?;
     let now = clock::since_boot();
@@ -224,7 +236,7 @@ struct Hands<'scope, 'env> {
     shared: &'scope Shared,
     events: Sender<Event>,
     net: Sender<net::Order>,
-    courier: Sender<courier::Order>,
+    courier: Sender<Errand>,
     /// What has nobody to tell anything, but ends when we do.
     _open: Sender<Infallible>,
     /// The pipe to each running job.
@@ -267,14 +279,10 @@ impl Hands<'_, '_> {
             Action::Repeat { key, attempt } => self.repeat(key, attempt),
             Action::Abandon { key } => self.abandon(key),
             Action::Order { key, order } => self.order(&key, order),
-            Action::SendProgress { key, id, report } => {
-                self.tell_courier(courier::Order::Progress { key, id, report });
+            Action::Errand(errand) => {
+                // A thread that is gone has panicked, which the loop hears of.
+                self.courier.send(errand).ok();
             }
-            Action::DropProgress { key } => {
-                self.tell_courier(courier::Order::DropProgress { key });
-            }
-            Action::Ask { key, id } => self.tell_courier(courier::Order::Ask { key, id }),
-            Action::Send { key, first } => self.tell_courier(courier::Order::Send { key, first }),
             Action::Book { key, booking } => self.book(key, booking),
             Action::NoteProgress { key } => log_error(self.shared.store.note_progress(&key)),
             Action::NoteWait { key, waited } => {
@@ -403,10 +411,6 @@ impl Hands<'_, '_> {
         // A thread that is gone has panicked, which the loop hears of.
         self.net.send(order).ok();
     }
-
-    fn tell_courier(&self, order: courier::Order) {
-        self.courier.send(order).ok();
-    }
 }
 
 fn log_error(result: Result<(), String>) {
@@ -465,3 +469,6 @@ fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: &Gpus) -> F
         worker_id,
     }
 }
+
+#[cfg(test)]
+mod flood;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::link::REFUSED_WAIT;
-use super::{Action, Core, Job, State, Time};
+use super::{Action, Core, Errand, Job, State, Time};
 use crate::backend::{Advice, Error, JobState, Receipt};
 use crate::retry;
 use crate::work::{Booking, Key, Verdict};
@@ -139,7 +139,7 @@ impl Core {
         if delivery.ask_first {
             delivery.step = Step::Asking;
             let id = job.attempt.id.clone();
-            self.out.push(Action::Ask { key, id });
+            self.out.push(Action::Errand(Errand::Ask { key, id }));
         } else {
             self.send(key, true);
         }
@@ -153,7 +153,7 @@ impl Core {
         // From now on a second send is a repetition, whatever becomes of this one.
         delivery.ask_first = true;
         let first = job.unacknowledged.clone().filter(|_| may_not_run);
-        self.out.push(Action::Send { key, first });
+        self.out.push(Action::Errand(Errand::Send { key, first }));
     }
 
     pub(super) fn asked_before_sending(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, Ask, Core, State, Time};
+use super::{Action, Ask, Core, Errand, State, Time};
 use crate::agent::event::Heard;
 use crate::backend::{Advice, Error, RegisterError, Status};
 use crate::exit::Exit;
@@ -330,7 +330,7 @@ impl Core {
             {
                 *ask = Ask::UnderWay;
                 let id = job.attempt.id.clone();
-                self.out.push(Action::Ask { key: key.clone(), id });
+                self.out.push(Action::Errand(Errand::Ask { key: key.clone(), id }));
             }
         }
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::event::{Action, Event, Time};
+use super::event::{Action, Errand, Event, Time};
 use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
@@ -276,7 +276,7 @@ impl Core {
             job.unacknowledged = Some(report.clone());
         }
         let id = job.attempt.id.clone();
-        self.out.push(Action::SendProgress { key, id, report });
+        self.out.push(Action::Errand(Errand::Progress { key, id, report }));
     }
 
     fn progress_sent(&mut self, key: &Key, acknowledged: bool) {
@@ -311,7 +311,7 @@ impl Core {
         let taken_away = matches!(job.state, State::Running { told: Some(Order::Cancel), .. });
         job.state = State::Undelivered(delivery);
         // Late progress would revive a job that the backend holds to be over.
-        self.out.push(Action::DropProgress { key: key.clone() });
+        self.out.push(Action::Errand(Errand::DropProgress { key: key.clone() }));
         if taken_away || verdict == Verdict::Cancelled {
             self.book(now, &key, Booking::Cancelled);
             self.beat_soon(now);

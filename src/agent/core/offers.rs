@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Ask, Core, Delivery, Job, Settled, State, Time, UNDELIVERED_MAX};
+use super::{Action, Ask, Core, Delivery, Errand, Job, Settled, State, Time, UNDELIVERED_MAX};
 use crate::agent::event::Heard;
 use crate::backend::JobState;
 use crate::job::Offer;
@@ -177,7 +177,7 @@ impl Core {
             {
                 *ask = Ask::UnderWay;
                 let id = job.attempt.id.clone();
-                self.out.push(Action::Ask { key: key.clone(), id });
+                self.out.push(Action::Errand(Errand::Ask { key: key.clone(), id }));
             }
         }
     }

@@ -60,8 +60,9 @@ impl Desk {
 
     /// What is decided, without the lines for the log and the progress that is dropped at each end.
     fn event(&mut self, event: Event) -> Vec<Action> {
-        let aside =
-            |action: &Action| matches!(action, Action::Log(..) | Action::DropProgress { .. });
+        let aside = |action: &Action| {
+            matches!(action, Action::Log(..) | Action::Errand(Errand::DropProgress { .. }))
+        };
         self.event_with_log(event).into_iter().filter(|action| !aside(action)).collect()
     }
 
@@ -181,11 +182,11 @@ fn attempt(name: &str, number: u32) -> Attempt {
 }
 
 fn send(key: &Key) -> Action {
-    Action::Send { key: key.clone(), first: None }
+    Action::Errand(Errand::Send { key: key.clone(), first: None })
 }
 
 fn ask(name: &str) -> Action {
-    Action::Ask { key: key(name), id: id(name) }
+    Action::Errand(Errand::Ask { key: key(name), id: id(name) })
 }
 
 fn book(key: &Key, booking: Booking) -> Action {

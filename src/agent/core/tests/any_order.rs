@@ -137,13 +137,15 @@ impl World {
                 let program = self.running.get_mut(&key).expect("only what runs is told");
                 program.told = Some(order);
             }
-            Action::SendProgress { key, .. } => {
+            Action::Errand(Errand::Progress { key, .. }) => {
                 assert!(self.running.contains_key(&key), "progress of a job that is over");
                 self.progress.push(key);
             }
-            Action::DropProgress { key } => self.progress.retain(|waits| *waits != key),
-            Action::Ask { .. } => self.errands.push_back(action),
-            Action::Send { ref key, .. } => {
+            Action::Errand(Errand::DropProgress { key }) => {
+                self.progress.retain(|waits| *waits != key)
+            }
+            Action::Errand(Errand::Ask { .. }) => self.errands.push_back(action),
+            Action::Errand(Errand::Send { ref key, .. }) => {
                 assert!(!self.running.contains_key(key) && self.newest.contains_key(key));
                 self.errands.push_back(action);
             }
@@ -234,20 +236,22 @@ impl World {
         self.now += Duration::from_millis(self.rng.u64(1..5000));
         let good = self.chance(good);
         let event = match errand {
-            Action::Ask { key, .. } => {
+            Action::Errand(Errand::Ask { key, .. }) => {
                 let answer = if good { Ok(self.state()) } else { Err(self.error()) };
                 Event::Asked { key, answer }
             }
-            Action::Send { key, .. } if self.chance(2) => {
+            Action::Errand(Errand::Send { key, .. }) if self.chance(2) => {
                 let (number, _) = self.newest[&key];
                 self.lost.insert((key.clone(), number));
                 Event::Unreadable { key, error: "damaged".into() }
             }
-            Action::Send { key, .. } if good => {
+            Action::Errand(Errand::Send { key, .. }) if good => {
                 let rejected = self.chance(20).then(|| Receipt::Rejected("not yours".into()));
                 Event::Sent { key, answer: Ok(rejected.unwrap_or(Receipt::Acknowledged)) }
             }
-            Action::Send { key, .. } => Event::Sent { key, answer: Err(self.error()) },
+            Action::Errand(Errand::Send { key, .. }) => {
+                Event::Sent { key, answer: Err(self.error()) }
+            }
             other => panic!("{other:?} is no errand"),
         };
         self.event(event);

@@ -101,10 +101,13 @@ fn a_completion_never_goes_before_some_progress() {
     let key = desk.running("job-1");
     let sent = desk.event(Event::Progress { key: key.clone(), report: report(1) });
     let (id, first) = (id("job-1"), report(1));
-    assert_eq!(sent, [Action::SendProgress { key: key.clone(), id, report: first }]);
+    assert_eq!(sent, [Action::Errand(Errand::Progress { key: key.clone(), id, report: first })]);
     // It ends before that progress is answered.
     let first = Some(report(1));
-    assert_eq!(desk.ends(&key, Verdict::Completed), [Action::Send { key: key.clone(), first }]);
+    assert_eq!(
+        desk.ends(&key, Verdict::Completed),
+        [Action::Errand(Errand::Send { key: key.clone(), first })]
+    );
 
     let key = {
         desk.sent(&key, Ok(Receipt::Acknowledged));
@@ -121,7 +124,7 @@ fn once_a_job_has_its_outcome_no_progress_is_sent() {
     let mut desk = Desk::online(rules(), vec![]);
     let key = desk.running("job-1");
     let ended = Event::Ended { key: key.clone(), verdict: Verdict::Completed };
-    let dropped = Action::DropProgress { key: key.clone() };
+    let dropped = Action::Errand(Errand::DropProgress { key: key.clone() });
     assert!(desk.event_with_log(ended).contains(&dropped));
     assert_eq!(desk.event(Event::Progress { key, report: report(99) }), []);
 }

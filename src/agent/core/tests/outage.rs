@@ -38,7 +38,9 @@ impl Outage {
                 continue;
             };
             match action {
-                Action::Ask { .. } | Action::Send { .. } => self.errands.push_back(action),
+                Action::Errand(Errand::Ask { .. } | Errand::Send { .. }) => {
+                    self.errands.push_back(action)
+                }
                 Action::Beat { .. } => {
                     todo.extend(match self.beats_work {
                         true => self.desk.good_beat(Heard::default()),
@@ -61,13 +63,17 @@ impl Outage {
 
     fn carry(&mut self, errand: Action) -> Vec<Action> {
         match (errand, self.completions_work) {
-            (Action::Ask { key, .. }, true) => self.desk.asked(&key, Ok(JobState::Running)),
-            (Action::Ask { key, .. }, false) => self.desk.asked(&key, Err(unreachable())),
-            (Action::Send { key, .. }, true) => {
+            (Action::Errand(Errand::Ask { key, .. }), true) => {
+                self.desk.asked(&key, Ok(JobState::Running))
+            }
+            (Action::Errand(Errand::Ask { key, .. }), false) => {
+                self.desk.asked(&key, Err(unreachable()))
+            }
+            (Action::Errand(Errand::Send { key, .. }), true) => {
                 self.delivered.push(key.clone());
                 self.desk.sent(&key, Ok(Receipt::Acknowledged))
             }
-            (Action::Send { key, .. }, false) => {
+            (Action::Errand(Errand::Send { key, .. }), false) => {
                 self.desk.sent(&key, Err(status_error(502, false, None)))
             }
             (other, _) => panic!("{other:?} is no errand"),
@@ -158,7 +164,7 @@ fn labels_of_other_times_and_a_clock_that_has_just_begun_change_nothing() {
             let report = Box::new(Report { at: label, ..*report(percent) });
             let sent = desk.event(Event::Progress { key: key.clone(), report: report.clone() });
             let id = id("job-1");
-            assert_eq!(sent, [Action::SendProgress { key: key.clone(), id, report }]);
+            assert_eq!(sent, [Action::Errand(Errand::Progress { key: key.clone(), id, report })]);
             desk.event(Event::ProgressSent { key: key.clone(), acknowledged: true });
             decided.push(desk.wait(5));
         }
