@@ -1,11 +1,12 @@
-//! What survives a crash: the lock, the worker's id, the job records, the ledger and
-//! the measured speed.
+//! What survives a crash: the lock, the worker's id, the job records, the ledger, the jobs' logs
+//! and the measured speed.
 //!
 //! The rule of the house is "record, then effect": a transition is on disk, synced, before anything
 //! outside can see it. Each record has one writer at a time (the job's thread until its outcome is
 //! recorded, then the loop), so there are no locks here but the one on the whole directory.
 
 mod file;
+mod job_log;
 mod ledger;
 mod lock;
 mod quarantine;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use file::{FileError, replace};
+pub(crate) use job_log::JobLog;
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use recover::Loss;
 pub(crate) use speed::{read_speed, write_speed};
@@ -217,6 +219,11 @@ impl Store {
             make_dir(&dir)?;
         }
         Ok(work)
+    }
+
+    /// Begins the log of a job's program.
+    pub(crate) fn job_log(&self, key: &Key, now: SystemTime) -> JobLog {
+        JobLog::open(&self.dir.join("logs"), key.as_str(), now)
     }
 
     /// Drops a job's record and folder, as if it had never been.

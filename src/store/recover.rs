@@ -19,9 +19,9 @@ use crate::work::Key;
 /// How long a delivered outcome is kept, in case its job is offered again.
 const KEEP_DELIVERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// How many records of jobs that are over are kept at most, oldest dropped first: a backend may offer
-/// junk at every beat.
-const KEEP_RECORDS: usize = 10_000;
+/// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
+/// beat.
+pub(crate) const REMEMBERED_MAX: usize = 10_000;
 
 /// What a look through the records found.
 #[derive(Debug, Default)]
@@ -132,7 +132,7 @@ impl Store {
         let (mut over, mut kept): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|(_, record)| record.phase.is_over());
         over.sort_by_key(|(_, record)| record.over_since());
-        let surplus = over.len().saturating_sub(KEEP_RECORDS);
+        let surplus = over.len().saturating_sub(REMEMBERED_MAX);
         for (key, _) in over.drain(..surplus) {
             self.forget(&key);
         }

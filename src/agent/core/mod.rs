@@ -27,15 +27,13 @@ use super::event::{Action, Errand, Event, Time};
 use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
+use crate::store::REMEMBERED_MAX;
 use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, Report, Verdict};
 use breaker::Breaker;
 use delivery::Delivery;
 use link::Link;
 use measuring::Measuring;
 use stopping::Stopping;
-
-/// So many jobs that are over are remembered: a backend may offer junk at every beat.
-const SETTLED_MAX: usize = 10_000;
 
 /// So many undelivered outcomes, and no new job is taken.
 const UNDELIVERED_MAX: usize = 100;
@@ -359,7 +357,7 @@ impl Core {
         let resend_at = now + self.link.interval();
         let settled = Settled { attempt, verdict: Some(verdict), acknowledged: now, resend_at };
         self.settled.insert(key, settled);
-        if self.settled.len() > SETTLED_MAX {
+        if self.settled.len() > REMEMBERED_MAX {
             // A later attempt at the same job may be under way, with its record in the same folder.
             let over = self.settled.iter().filter(|(key, _)| !self.jobs.contains_key(*key));
             let oldest = over.min_by_key(|(_, settled)| settled.acknowledged);
