@@ -15,7 +15,7 @@ use super::Shared;
 use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::job::{self, Limits, Offer, Run, Watch};
-use crate::machine::{self, EnergyMeter, HostMeter, free_bytes};
+use crate::machine::{self, EnergyMeter, HostMeter};
 use crate::process::{Bound, Bounds, Child, Program};
 use crate::reading::{GpuUsage, Reading};
 use crate::store::{Phase, Record, replace};
@@ -140,7 +140,8 @@ impl Assignment<'_> {
         let ending = match run {
             Run::Done(printed) => self.collect(printed),
             Run::Failed(failure) => {
-                let free = free_bytes(&self.shared.config.identity.state_dir);
+                let disk = machine::disk(&self.shared.config.identity.state_dir);
+                let free = disk.map(|disk| disk.free);
                 Ending::Failed(on_disk(failure, free))
             }
             Run::Cancelled => Ending::Cancelled,

@@ -8,7 +8,7 @@ use super::gpu_roll::GpuRoll;
 use super::{GPU_FIRST, Shared};
 use crate::backend::{Beat, BeatReply, Status};
 use crate::job;
-use crate::machine::{HostMeter, VitalsMeter, free_bytes};
+use crate::machine::{self, HostMeter, VitalsMeter};
 use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
@@ -28,18 +28,19 @@ pub(super) enum Order {
 
 pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Event>) {
     let mut meter = HostMeter::with_boot();
-    let mut vitals = VitalsMeter::new(&shared.config.identity.state_dir);
+    let mut vitals = VitalsMeter::new();
     let mut said = Said::default();
     let mut roll = GpuRoll::default();
     // Once: a driver that hangs is to hang nobody but itself.
     shared.gpus.wait_first(GPU_FIRST);
     for order in orders {
         // Before anything that may bring a job.
-        if let Some(free) = free_bytes(&shared.config.identity.state_dir) {
-            if free >= shared.config.rules.min_free {
-                shared.store.keep_reserve(free);
+        let disk = machine::disk(&shared.config.identity.state_dir);
+        if let Some(disk) = &disk {
+            if disk.free >= shared.config.rules.min_free {
+                shared.store.keep_reserve(disk.free);
             }
-            events.send(Event::DiskFree(free)).ok();
+            events.send(Event::DiskFree(disk.free)).ok();
         }
         let event = match order {
             Order::Register => {
@@ -59,7 +60,7 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 }
                 let gpu_absence = roll.missing();
                 let reading = Reading { host: meter.read(), gpus: gpus.usage };
-                let vitals = vitals.read();
+                let vitals = vitals.read(disk.as_ref());
                 let at = clock::wall();
                 let beat = Beat { status, jobs, paused, reading, gpu_absence, vitals, at };
                 let answer = shared.backend.heartbeat(&beat);

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
@@ -47,7 +46,7 @@ fn keep(measured: &Measured, state_dir: &Path) -> anyhow::Result<Option<PathBuf>
 
 /// On all cores that this process may use.
 pub(super) fn measure(report: &mut dyn FnMut(engine::Progress)) -> anyhow::Result<Measured> {
-    let threads = cores();
+    let threads = machine::threads();
     let engine::Sustained { gflops, cpu_share, seconds, vectors } =
         engine::measure(threads, report)?;
     // A quota of less than a core is all that there is to measure.
@@ -60,11 +59,6 @@ pub(super) fn measure(report: &mut dyn FnMut(engine::Progress)) -> anyhow::Resul
         threads,
         vectors: vectors.to_owned(),
     })
-}
-
-/// How many threads the engine works on.
-pub(super) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn tell(measured: &Measured, file: Option<&Path>) -> String {

@@ -18,6 +18,7 @@ use crate::config;
 use crate::engine::{self, Computed, Progress};
 use crate::exit::Exit;
 use crate::job::{RESULT, read_task};
+use crate::machine;
 use crate::process::{Bound, Bounds};
 use crate::store::replace;
 
@@ -63,7 +64,7 @@ fn when_let_go(bounds: &Bounds, work: impl FnOnce() -> anyhow::Result<()>) -> an
 
 fn compute(input: &Path, output: &Path) -> anyhow::Result<()> {
     let task = read_task(input).map_err(anyhow::Error::msg)?;
-    let computed = engine::run(&task, super::bench::cores(), &mut tell)?;
+    let computed = engine::run(&task, machine::threads(), &mut tell)?;
     let Computed { iterations, result, gflops } = computed;
     let mut data =
         json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});

@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::mem;
 use std::path::{Path, absolute};
+use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{StatVfs, statvfs};
+use rustix::fs::statvfs;
 use rustix::thread::sched_getaffinity;
 use sysinfo::{CpuRefreshKind, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
 
@@ -24,7 +25,7 @@ pub(crate) fn specs(state_dir: &Path, gpus: Vec<GpuSpecs>) -> Specs {
     // The first refresh lists the CPUs, whatever is asked for.
     system.refresh_cpu_specifics(CpuRefreshKind::nothing());
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    let disk = disk_of(state_dir);
+    let disk = disk(state_dir);
     let limits = limits(&system);
     let memory = Memory::now(&system, limits.memory.as_ref());
     let host_cores = host_cores(&system);
@@ -39,10 +40,15 @@ pub(crate) fn specs(state_dir: &Path, gpus: Vec<GpuSpecs>) -> Specs {
         ram_total_gb: gib(memory.total),
         host_ram_total_gb: limits.memory.map(|_| gib(system.total_memory())),
         ram_available_gb: gib(memory.available),
-        storage_total_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_blocks)),
-        storage_free_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_bavail)),
+        storage_total_gb: disk.as_ref().map(|disk| gib(disk.total)),
+        storage_free_gb: disk.as_ref().map(|disk| gib(disk.free)),
         gpus,
     }
+}
+
+/// How many threads can compute at once, as far as the machine is ours.
+pub(crate) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How many cores' worth of time this process may have, if that is limited.
@@ -149,23 +155,24 @@ fn first_cpu_mhz(cpuinfo: &str) -> Option<f64> {
     line.split_once(':')?.1.trim().parse().ok()
 }
 
-/// The disk that holds `path`, or will once it is made.
+/// A disk, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) total: u64,
+    /// What we may still write there.
+    pub(crate) free: u64,
+}
+
+/// The disk that holds `path`, or will once it is made; unknown where a file system does not tell.
 ///
 /// The file system is asked, not sysinfo's list of mounts: that lacks tmpfs and NFS, in whose place
 /// the disk below would be told, and making it touches every mount, of which any may hang.
-pub(super) fn disk_of(path: &Path) -> Option<StatVfs> {
+pub(crate) fn disk(path: &Path) -> Option<Disk> {
+    let told = absolute(path).ok()?.ancestors().find_map(|path| statvfs(path).ok())?;
+    let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+    let disk = Disk { total: bytes(told.f_blocks), free: bytes(told.f_bavail) };
     // Some file systems do not tell their size, and say 0.
-    let has_size = |disk: &StatVfs| disk.f_blocks > 0;
-    absolute(path).ok()?.ancestors().find_map(|path| statvfs(path).ok()).filter(has_size)
-}
-
-/// The bytes that we may still write there; unknown where a file system does not tell.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    disk_of(path).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-pub(super) fn blocks_gib(disk: &StatVfs, blocks: u64) -> f64 {
-    gib(blocks.saturating_mul(disk.f_frsize))
+    Some(disk).filter(|disk| disk.total > 0)
 }
 
 /// Measures the CPU over the time from one reading to the next, and the memory of the moment: the
@@ -291,12 +298,11 @@ mod tests {
     #[test]
     fn the_disk_is_the_one_that_holds_the_folder_even_before_it_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let here = disk_of(folder.path()).unwrap();
-        let inside = disk_of(&folder.path().join("not/made/yet")).unwrap();
-        assert_eq!(inside.f_fsid, here.f_fsid);
-        assert!(inside.f_bavail <= inside.f_blocks);
-        assert!(blocks_gib(&inside, inside.f_blocks) > 0.0);
-        assert!(disk_of(Path::new("/proc/self")).is_none(), "/proc has no size");
+        let here = disk(folder.path()).unwrap();
+        let inside = disk(&folder.path().join("not/made/yet")).unwrap();
+        assert_eq!(inside.total, here.total);
+        assert!(inside.free <= inside.total);
+        assert_eq!(disk(Path::new("/proc/self")), None, "/proc has no size");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 pub(crate) use energy::EnergyMeter;
 pub(crate) use gpu::{Absence, GpuWatch, Gpus, watch};
-pub(crate) use host::{HostMeter, cpu_quota, free_bytes, memory, specs};
+pub(crate) use host::{Disk, HostMeter, cpu_quota, disk, memory, specs, threads};
 pub(crate) use id::{read_machine_id, worker_id};
 pub(crate) use vitals::VitalsMeter;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::reading::Vitals;
 
-use super::host::{blocks_gib, disk_of};
+use super::{Disk, gib};
 use temperature::Thermometer;
 use traffic::TrafficMeter;
 
@@ -17,32 +17,30 @@ use traffic::TrafficMeter;
 pub(crate) struct VitalsMeter {
     /// `/`.
     root: PathBuf,
-    state_dir: PathBuf,
     traffic: TrafficMeter,
     thermometer: Thermometer,
 }
 
 impl VitalsMeter {
     /// Starts the first interval. Sensors that appear later are not seen.
-    pub(crate) fn new(state_dir: &Path) -> Self {
-        Self::of(Path::new("/"), state_dir)
+    pub(crate) fn new() -> Self {
+        Self::of(Path::new("/"))
     }
 
-    fn of(root: &Path, state_dir: &Path) -> Self {
+    fn of(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            state_dir: state_dir.to_owned(),
             traffic: TrafficMeter::default(),
             thermometer: Thermometer::find(&root.join("sys")),
         }
     }
 
-    pub(crate) fn read(&mut self) -> Vitals {
-        let disk = disk_of(&self.state_dir);
+    /// `disk` is the one that holds the state.
+    pub(crate) fn read(&mut self, disk: Option<&Disk>) -> Vitals {
         Vitals {
             load: load(&self.root.join("proc")),
-            disk_total_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_blocks)),
-            disk_free_gb: disk.as_ref().map(|disk| blocks_gib(disk, disk.f_bavail)),
+            disk_total_gb: disk.map(|disk| gib(disk.total)),
+            disk_free_gb: disk.map(|disk| gib(disk.free)),
             net: self.traffic.read(&self.root),
             power: power::read(&self.root.join("sys")),
             cpu_temp_c: self.thermometer.read(),
@@ -78,12 +76,12 @@ mod tests {
             ("sys/class/hwmon/hwmon0/temp1_input", "51250\n"),
             ("proc/net/dev", "eth0: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0\n"),
         ]);
-        let mut meter = VitalsMeter::of(root.path(), root.path());
-        assert_eq!(meter.read().net, None, "there is no interval yet");
+        let mut meter = VitalsMeter::of(root.path());
+        assert_eq!(meter.read(None).net, None, "there is no interval yet");
         put(root.path(), "proc/net/dev", "eth0: 15 0 0 0 0 0 0 0 40 0 0 0 0 0 0 0\n");
-        let vitals = meter.read();
+        let vitals = meter.read(Some(&Disk { total: 4 << 30, free: 3 << 29 }));
         assert_eq!(vitals.load, Some([0.52, 1.1, 2.0]));
-        assert!(vitals.disk_free_gb.unwrap() <= vitals.disk_total_gb.unwrap(), "{vitals:?}");
+        assert_eq!((vitals.disk_total_gb, vitals.disk_free_gb), (Some(4.0), Some(1.5)));
         assert_eq!(vitals.net, Some(Traffic { rx_bytes: 5, tx_bytes: 20 }));
         assert_eq!(vitals.power, Some(Power { battery_percent: Some(80.0), on_battery: true }));
         assert_eq!(vitals.cpu_temp_c, Some(51.25));
@@ -92,8 +90,8 @@ mod tests {
     #[test]
     fn where_there_is_nothing_to_see_nothing_is_told() {
         let root = tree(&[]);
-        let mut meter = VitalsMeter::of(root.path(), Path::new("/proc/self"));
-        assert_eq!((meter.read(), meter.read()), (Vitals::default(), Vitals::default()));
+        let mut meter = VitalsMeter::of(root.path());
+        assert_eq!((meter.read(None), meter.read(None)), (Vitals::default(), Vitals::default()));
     }
 
     #[test]
@@ -104,11 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn any_machine_tells_its_load_its_disk_and_its_network() {
-        let mut meter = VitalsMeter::new(Path::new("/no/such/folder/yet"));
-        meter.read();
-        let vitals = meter.read();
+    fn any_machine_tells_its_load_and_its_network() {
+        let mut meter = VitalsMeter::new();
+        meter.read(None);
+        let vitals = meter.read(None);
         assert!(vitals.load.is_some() && vitals.net.is_some(), "{vitals:?}");
-        assert!(vitals.disk_total_gb > Some(0.0), "{vitals:?}");
     }
 }
