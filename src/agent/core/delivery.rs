@@ -138,8 +138,7 @@ impl Core {
         let State::Undelivered(delivery) = &mut job.state else { return };
         if delivery.ask_first {
             delivery.step = Step::Asking;
-            let id = job.attempt.id.clone();
-            self.out.push(Action::Errand(Errand::Ask { key, id }));
+            self.ask(key);
         } else {
             self.send(key, true);
         }

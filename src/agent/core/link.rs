@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, Ask, Core, Errand, State, Time};
+use super::{Action, Core, State, Time};
 use crate::agent::event::Heard;
 use crate::backend::{Advice, Error, RegisterError, Status};
 use crate::exit::Exit;
@@ -321,17 +321,11 @@ impl Core {
 
     /// A running job may have been cancelled; once an interval, if the backend tells of jobs at all.
     fn ask_about_running(&mut self, now: Time) {
-        if self.tells_of_jobs == Some(false) {
-            return;
-        }
-        for (key, job) in &mut self.jobs {
-            if let State::Running { told: None, ask } = &mut job.state
-                && matches!(ask, Ask::At(at) if now >= *at)
-            {
-                *ask = Ask::UnderWay;
-                let id = job.attempt.id.clone();
-                self.out.push(Action::Errand(Errand::Ask { key: key.clone(), id }));
-            }
+        if self.tells_of_jobs != Some(false) {
+            self.ask_due(now, |state| match state {
+                State::Running { told: None, ask_at } => Some(*ask_at),
+                _ => None,
+            });
         }
     }
 }

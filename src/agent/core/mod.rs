@@ -17,7 +17,7 @@ mod measuring;
 mod offers;
 mod stopping;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
@@ -27,8 +27,7 @@ use super::event::{Action, Errand, Event, Time};
 use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
-use crate::store::REMEMBERED_MAX;
-use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, Report, Verdict};
+use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, REMEMBERED_MAX, Report, Verdict};
 use breaker::Breaker;
 use delivery::Delivery;
 use link::Link;
@@ -54,6 +53,8 @@ pub(crate) struct Core {
     settled: BTreeMap<Key, Settled>,
     /// Jobs seen but not taken, since when: for want of a slot.
     waiting: BTreeMap<Key, Time>,
+    /// Jobs that the backend is being asked about.
+    asking: BTreeSet<Key>,
     /// Whether the backend tells about a job when asked; unknown before its first answer.
     tells_of_jobs: Option<bool>,
     next_seq: u64,
@@ -84,23 +85,16 @@ struct Job {
 #[derive(Debug)]
 enum State {
     /// Taken by an earlier run of the agent and never begun.
-    Recovered { offer: Box<Offer>, ask: Ask },
+    Recovered { offer: Box<Offer>, ask_at: Time },
     /// Its outcome, a decline, a repeated failure or a loss found at the start, is being recorded.
     Recording,
     Running {
         /// The order it was given, if any.
         told: Option<Order>,
-        ask: Ask,
+        ask_at: Time,
     },
     /// Its outcome is on disk.
     Undelivered(Delivery),
-}
-
-/// Whether the backend is being asked about a job, or when it will be.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Ask {
-    At(Time),
-    UnderWay,
 }
 
 #[derive(Debug)]
@@ -159,6 +153,7 @@ impl Core {
             jobs: BTreeMap::new(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            asking: BTreeSet::new(),
             tells_of_jobs: None,
             next_seq: 0,
             taken: 0,
@@ -178,7 +173,7 @@ impl Core {
         let Left { key, attempt, how } = left;
         let heard_of = matches!(how, LeftHow::Finished { progressed: true, .. });
         let state = match how {
-            LeftHow::Taken(offer) => State::Recovered { offer, ask: Ask::At(now) },
+            LeftHow::Taken(offer) => State::Recovered { offer, ask_at: now },
             LeftHow::Finished { verdict, waited, .. } => {
                 // A record does not say whether it was sent.
                 State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
@@ -368,24 +363,46 @@ impl Core {
         }
     }
 
+    /// Asks about the jobs whose time for that has come.
+    fn ask_due(&mut self, now: Time, ask_at: impl Fn(&State) -> Option<Time>) {
+        let is_due = |key: &Key, job: &Job| {
+            !self.asking.contains(key) && ask_at(&job.state).is_some_and(|at| now >= at)
+        };
+        let due = self.jobs.iter().filter(|(key, job)| is_due(key, job));
+        let due: Vec<Key> = due.map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.ask(key);
+        }
+    }
+
+    fn ask(&mut self, key: Key) {
+        let Some(job) = self.jobs.get(&key) else { return };
+        let id = job.attempt.id.clone();
+        // One question at a time: what it was asked while the job ran answers this one too.
+        if self.asking.insert(key.clone()) {
+            self.out.push(Action::Errand(Errand::Ask { key, id }));
+        }
+    }
+
     /// The backend answered what it knows of a job.
     fn asked(&mut self, now: Time, key: Key, answer: Result<JobState, crate::backend::Error>) {
         if let Ok(state) = &answer {
             self.tells_of_jobs.get_or_insert(*state != JobState::Unknown);
         }
-        let later = now + self.link.interval();
+        self.asking.remove(&key);
+        let interval = self.link.interval();
         let Some(job) = self.jobs.get_mut(&key) else { return };
         match &mut job.state {
             State::Undelivered(_) => self.asked_before_sending(now, key, answer),
-            State::Recovered { ask, .. } => {
-                *ask = Ask::At(later);
+            State::Recovered { ask_at, .. } => {
+                *ask_at = now + interval;
                 if let Ok(state) = answer {
                     self.asked_before_beginning(now, key, state);
                 }
             }
-            State::Running { told, ask } => {
+            State::Running { told, ask_at } => {
                 // Half an interval, or a beat that comes a little early would skip its turn.
-                *ask = Ask::At(now + self.link.interval() / 2);
+                *ask_at = now + interval / 2;
                 let gone = matches!(answer, Ok(JobState::Cancelled | JobState::Elsewhere));
                 if gone && told.replace(Order::Cancel) != Some(Order::Cancel) {
                     self.out.push(Action::Order { key, order: Order::Cancel });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Ask, Core, Delivery, Errand, Job, Settled, State, Time, UNDELIVERED_MAX};
+use super::{Action, Core, Delivery, Job, Settled, State, Time, UNDELIVERED_MAX};
 use crate::agent::event::Heard;
 use crate::backend::JobState;
 use crate::job::Offer;
@@ -49,6 +49,11 @@ impl Core {
         // A backend that offers junk and takes no answers must not fill memory and disk.
         let full = self.jobs.len() >= UNDELIVERED_MAX + self.rules.slots;
         if !self.stopping.is_no() || full || self.jobs.contains_key(&offer.key) {
+            return;
+        }
+        // Of an attempt that was cancelled while the question was under way: its answer, which may be
+        // that the job was cancelled, would end the new attempt.
+        if self.asking.contains(&offer.key) {
             return;
         }
         let again = match self.settled.get(&offer.key) {
@@ -99,7 +104,7 @@ impl Core {
             Level::Info,
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
-        let state = State::Running { told: None, ask: Ask::At(now) };
+        let state = State::Running { told: None, ask_at: now };
         self.stop_measuring(now);
         self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
@@ -152,15 +157,13 @@ impl Core {
 
     /// When a job that an earlier run took and never began is asked about next.
     pub(super) fn next_ask(&self) -> Option<Time> {
-        let at = |job: &Job| match &job.state {
-            State::Recovered { ask: Ask::At(at), .. } => Some(*at),
+        let at = |(key, job): (&Key, &Job)| match &job.state {
+            _ if self.asking.contains(key) => None,
+            State::Recovered { ask_at, .. } => Some(*ask_at),
             // A running job is asked about after a good heartbeat, not on a timer.
-            State::Recovered { .. }
-            | State::Recording
-            | State::Running { .. }
-            | State::Undelivered(_) => None,
+            State::Recording | State::Running { .. } | State::Undelivered(_) => None,
         };
-        self.may_begin_recovered().then(|| self.jobs.values().filter_map(at).min()).flatten()
+        self.may_begin_recovered().then(|| self.jobs.iter().filter_map(at).min()).flatten()
     }
 
     fn may_begin_recovered(&self) -> bool {
@@ -171,15 +174,10 @@ impl Core {
         if !self.may_begin_recovered() {
             return;
         }
-        for (key, job) in &mut self.jobs {
-            if let State::Recovered { ask, .. } = &mut job.state
-                && matches!(ask, Ask::At(at) if now >= *at)
-            {
-                *ask = Ask::UnderWay;
-                let id = job.attempt.id.clone();
-                self.out.push(Action::Errand(Errand::Ask { key: key.clone(), id }));
-            }
-        }
+        self.ask_due(now, |state| match state {
+            State::Recovered { ask_at, .. } => Some(*ask_at),
+            _ => None,
+        });
     }
 
     pub(super) fn asked_before_beginning(&mut self, now: Time, key: Key, state: JobState) {

@@ -4,7 +4,7 @@
 //! and checks each decision. `CASES=20000 cargo test --release any_order` draws more of them than the
 //! usual run does; a failure names its seed, and `SEED=…` draws that one alone.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::catch_unwind;
 
 use super::*;
@@ -122,6 +122,7 @@ impl World {
                 assert!(!self.outcomes.contains_key(&(key.clone(), number)), "{attempt:?} is over");
                 assert!(!self.stopped, "a job begins while the worker stops");
                 assert!(!self.measuring, "a job begins while the machine is measured");
+                assert!(!self.is_asked_about(&key), "the answer would be taken for this attempt's");
                 self.running.insert(key, Program { number, told: None });
                 assert!(self.running.len() <= self.slots, "more jobs than slots");
             }
@@ -165,6 +166,11 @@ impl World {
             | Action::Forget { .. }
             | Action::Log(..) => {}
         }
+    }
+
+    fn is_asked_about(&self, of: &Key) -> bool {
+        let asks = |errand: &Action| matches!(errand, Action::Errand(Errand::Ask { key, .. }) if key == of);
+        self.errands.iter().any(asks)
     }
 
     fn step(&mut self) {

@@ -426,6 +426,21 @@ fn a_cancelled_job_that_ends_by_itself_all_the_same_is_not_completed() {
 }
 
 #[test]
+fn the_answer_to_a_question_about_a_cancelled_attempt_does_not_end_the_next() {
+    let mut desk = Desk::online(rules(), vec![]);
+    let key = desk.running("job-1");
+    desk.next_beat();
+    let cancel = Heard { cancel: vec![id("job-1")], ..Heard::default() };
+    assert!(desk.good_beat(cancel).contains(&ask("job-1")));
+    desk.ends(&key, Verdict::Cancelled);
+    let again = || Heard { offers: vec![offer("job-1")], ..Heard::default() };
+    desk.good_beat(again());
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [], "it waits for the answer");
+    assert_eq!(desk.asked(&key, Ok(JobState::Cancelled)), []);
+    assert_eq!(starts(&desk.offered(vec![offer("job-1")])), [("job-1".to_owned(), 2)]);
+}
+
+#[test]
 fn a_backend_that_tells_nothing_of_jobs_is_not_asked_at_every_beat() {
     let mut desk = Desk::online(rules(), vec![]);
     let key = desk.running("job-1");
