@@ -2,11 +2,9 @@
 //! next can be seen.
 
 use std::io::PipeReader;
-use std::num::NonZero;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::mpsc::Sender;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -234,7 +232,7 @@ fn bounds(job: &Job, cores: u64) -> Bounds {
 fn program(job: &Job, work: &Path) -> Program {
     match &job.task {
         Task::Compute(_) => {
-            let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+            let cores = machine::threads() as u64;
             let bounds = bounds(job, cores);
             runner::engine(&job.id, work, cli::ENGINE, &bounds)
         }
