@@ -143,7 +143,7 @@ impl World {
                 self.progress.push(key);
             }
             Action::Errand(Errand::DropProgress { key }) => {
-                self.progress.retain(|waits| *waits != key)
+                self.progress.retain(|waits| *waits != key);
             }
             Action::Errand(Errand::Ask { .. }) => self.errands.push_back(action),
             Action::Errand(Errand::Send { ref key, .. }) => {
