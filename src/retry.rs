@@ -1,6 +1,6 @@
 //! When to try again: pure delays. Who waits, and on what, is the caller's business.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backoff::{BackoffBuilder as _, ExponentialBuilder};
 
@@ -21,6 +21,24 @@ pub(crate) fn delay(attempt: u32, rng: &mut fastrand::Rng) -> Duration {
     unjittered.unwrap_or(longest).mul_f64(0.5 + rng.f64() / 2.0)
 }
 
+/// How long a `Retry-After` asks us to wait: so many seconds, or until a date on the clock of the `Date`
+/// beside it. Our own clock may be years off.
+pub(crate) fn asked_for(retry_after: &str, date: Option<&str>) -> Option<Duration> {
+    match retry_after.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => http_date(retry_after)?.duration_since(http_date(date?)?).ok(),
+    }
+}
+
+/// Of the three forms of HTTP the one that is still sent: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
+    let mut words = text.split_whitespace().skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.split(' ').position(|name| name == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+}
+
 /// Honours `Retry-After` where it asks for more than we would have waited.
 pub(crate) fn at_least(delay: Duration, retry_after: Option<Duration>) -> Duration {
     retry_after.map_or(delay, |asked| delay.max(asked.min(RETRY_AFTER_MAX)))
@@ -39,6 +57,31 @@ mod tests {
                 let full = f64::from(full);
                 assert!((full / 2.0..full).contains(&delay), "attempt {attempt}: {delay}");
             }
+        }
+    }
+
+    #[test]
+    fn a_date_to_retry_after_is_told_by_the_backends_own_clock() {
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (retry_after, date, seconds) in [
+            ("120", None, Some(120)),
+            (" 120 ", date, Some(120)),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", date, Some(120)),
+            ("Wed, 07 Dec 1994 08:49:37 GMT", date, Some(31 * 86_400)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", date, Some(0)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", date, None),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", None, None),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", Some("yesterday"), None),
+            ("Sun, 06 Nov 1994", date, None),
+            ("Sun, 31 Feb 1995 00:00:00 GMT", date, None),
+            ("Sun, 06 Nox 1995 00:00:00 GMT", date, None),
+            ("-1", date, None),
+            ("1.5", date, None),
+            ("\u{e9}, \u{e9} Nov \u{e9}\u{e9} 00:00:00 GMT", date, None),
+            ("", date, None),
+        ] {
+            let asked = asked_for(retry_after, date);
+            assert_eq!(asked, seconds.map(Duration::from_secs), "{retry_after:?} {date:?}");
         }
     }
 

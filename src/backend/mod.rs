@@ -20,6 +20,7 @@ pub(crate) use error::{Advice, Error};
 
 use crate::config::{Connection, Problems, read_token};
 use crate::reading::{Reading, Specs, Vitals};
+use crate::retry;
 use crate::secret::Secret;
 use crate::text;
 use crate::work::{Attempt, JobId, Object, Outcome, Report};
@@ -379,8 +380,7 @@ impl Backend {
         Ok(Reply {
             status,
             retry_after: text(header::RETRY_AFTER)
-                .and_then(|s| s.trim().parse().ok())
-                .map(Duration::from_secs),
+                .and_then(|asked| retry::asked_for(asked, text(header::DATE))),
             location: text(header::LOCATION).map(|location| text::one_line(location, 200)),
             fields: serde_json::from_slice(&body).map_err(|error| not_json(&body, &error)),
             call,
