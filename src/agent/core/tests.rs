@@ -11,6 +11,7 @@ use crate::work::{Compute, Decline, DeclineCode, Kernel, Task};
 mod any_order;
 mod beats;
 mod breaker;
+mod clock;
 mod disk;
 mod jobs;
 mod machine;
@@ -40,9 +41,12 @@ fn rules() -> Rules {
 }
 
 impl Desk {
-    fn with(rules: Rules, left: Vec<Left>) -> Self {
-        let now = Duration::from_secs(10_000);
+    fn begun_at(now: Time, rules: Rules, left: Vec<Left>) -> Self {
         Self { core: Core::new(rules, "worker", 7, left, now), now, sent: now }
+    }
+
+    fn with(rules: Rules, left: Vec<Left>) -> Self {
+        Self::begun_at(Duration::from_secs(10_000), rules, left)
     }
 
     fn new() -> Self {
@@ -51,11 +55,14 @@ impl Desk {
 
     /// Registered, and the first beat answered.
     fn online(rules: Rules, left: Vec<Left>) -> Self {
-        let mut desk = Self::with(rules, left);
-        assert_eq!(desk.tick(), [Action::Register]);
-        desk.event(Event::Registered(Ok(())));
-        desk.good_beat(Heard::default());
-        desk
+        Self::with(rules, left).go_online()
+    }
+
+    fn go_online(mut self) -> Self {
+        assert_eq!(self.tick(), [Action::Register]);
+        self.event(Event::Registered(Ok(())));
+        self.good_beat(Heard::default());
+        self
     }
 
     /// What is decided, without the lines for the log and the progress that is dropped at each end.

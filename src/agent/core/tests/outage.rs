@@ -39,7 +39,7 @@ impl Outage {
             };
             match action {
                 Action::Errand(Errand::Ask { .. } | Errand::Send { .. }) => {
-                    self.errands.push_back(action)
+                    self.errands.push_back(action);
                 }
                 Action::Beat { .. } => {
                     todo.extend(match self.beats_work {
@@ -146,36 +146,4 @@ fn one_result_that_is_never_taken_holds_up_no_other() {
     let other = desk.running("other");
     assert_eq!(desk.ends(&other, Verdict::Completed), [send(&other)]);
     assert_eq!(desk.sent(&other, Ok(Receipt::Acknowledged))[0], book(&other, Booking::Delivered));
-}
-
-#[test]
-fn labels_of_other_times_and_a_clock_that_has_just_begun_change_nothing() {
-    // The core never sees the wall clock; what it hands on of it, it hands on as it came.
-    let day = Duration::from_secs(86_400);
-    let now = std::time::UNIX_EPOCH + day * 20_000;
-    let run = |began: Time, label| {
-        let mut desk = Desk::with(rules(), vec![]);
-        (desk.core, desk.now) = (Core::new(rules(), "worker", 7, vec![], began), began);
-        desk.sent = began;
-        let mut decided = vec![desk.tick(), desk.event(Event::Registered(Ok(())))];
-        decided.push(desk.good_beat(Heard::default()));
-        let key = desk.running("job-1");
-        for percent in 1..20 {
-            let report = Box::new(Report { at: label, ..*report(percent) });
-            let sent = desk.event(Event::Progress { key: key.clone(), report: report.clone() });
-            let id = id("job-1");
-            assert_eq!(sent, [Action::Errand(Errand::Progress { key: key.clone(), id, report })]);
-            desk.event(Event::ProgressSent { key: key.clone(), acknowledged: true });
-            decided.push(desk.wait(5));
-        }
-        decided.push(desk.ends(&key, Verdict::Completed));
-        decided.push(desk.sent(&key, Ok(Receipt::Acknowledged)));
-        decided
-    };
-    for began in [Duration::ZERO, Duration::from_secs(10_000), day * 3000] {
-        let wanted = run(began, now);
-        for label in [std::time::UNIX_EPOCH, now - day, now + day] {
-            assert_eq!(run(began, label), wanted, "{began:?} {label:?}");
-        }
-    }
 }
