@@ -2,7 +2,7 @@
 //! questions and completions first, then the newest progress of each job.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, SendError, Sender, TryRecvError};
 
 use super::Shared;
 use super::event::{Errand, Event};
@@ -21,21 +21,26 @@ struct Bag {
 pub(super) fn run(shared: &Shared, orders: &Receiver<Errand>, events: &Sender<Event>) {
     let mut bag = Bag::default();
     while bag.fill(orders) {
-        let told = match bag.errands.pop_front() {
-            Some(Errand::Ask { key, id }) => {
-                let answer = shared.backend.job(&id, &asker(shared, &key));
-                events.send(Event::Asked { key, answer })
-            }
-            Some(Errand::Send { key, first }) => send(shared, key, first.as_deref(), events),
-            Some(Errand::Progress { .. } | Errand::DropProgress { .. }) | None => {
-                let Some((key, (id, report))) = bag.progress.pop_first() else { continue };
-                let acknowledged = tell_progress(shared, &id, &report);
-                events.send(Event::ProgressSent { key, acknowledged })
-            }
-        };
-        if told.is_err() {
+        let Some(errand) = bag.next() else { continue };
+        if carry(shared, errand, events).is_err() {
             return;
         }
+    }
+}
+
+fn carry(shared: &Shared, errand: Errand, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+    match errand {
+        Errand::Ask { key, id } => {
+            let answer = shared.backend.job(&id, &asker(shared, &key));
+            events.send(Event::Asked { key, answer })
+        }
+        Errand::Send { key, first } => send(shared, key, first.as_deref(), events),
+        Errand::Progress { key, id, report } => {
+            let acknowledged = tell_progress(shared, &id, &report);
+            events.send(Event::ProgressSent { key, acknowledged })
+        }
+        // It is nothing to be carried.
+        Errand::DropProgress { .. } => Ok(()),
     }
 }
 
@@ -55,6 +60,13 @@ impl Bag {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+    }
+
+    fn next(&mut self) -> Option<Errand> {
+        self.errands.pop_front().or_else(|| {
+            let (key, (id, report)) = self.progress.pop_first()?;
+            Some(Errand::Progress { key, id, report })
+        })
     }
 
     fn put(&mut self, errand: Errand) {
@@ -87,7 +99,7 @@ fn send(
     key: Key,
     first: Option<&Report>,
     events: &Sender<Event>,
-) -> Result<(), std::sync::mpsc::SendError<Event>> {
+) -> Result<(), SendError<Event>> {
     let (record, outcome) = match shared.store.outcome(&key) {
         Ok(found) => found,
         // The disk's trouble may pass; what it holds is not given up for it.
@@ -120,5 +132,73 @@ fn tell_progress(shared: &Shared, id: &JobId, report: &Report) -> bool {
             log::debug!("progress not sent job={id}: {error}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn id(name: &str) -> JobId {
+        JobId::parse(name).unwrap()
+    }
+
+    fn key(name: &str) -> Key {
+        Key::of("http://a:80", &id(name))
+    }
+
+    fn progress(name: &str, percent: u8) -> Errand {
+        let line = LogLine { from_stderr: false, text: format!("{percent} %"), at: UNIX_EPOCH };
+        let report = Report {
+            percent,
+            operation: String::new(),
+            lines: vec![line],
+            worked: Duration::ZERO,
+            reading: None,
+            energy_kwh: None,
+            at: UNIX_EPOCH,
+        };
+        Errand::Progress { key: key(name), id: id(name), report: Box::new(report) }
+    }
+
+    fn bag(errands: impl IntoIterator<Item = Errand>) -> Bag {
+        let (give, orders) = mpsc::channel();
+        errands.into_iter().for_each(|errand| give.send(errand).unwrap());
+        let mut bag = Bag::default();
+        assert!(bag.fill(&orders));
+        bag
+    }
+
+    #[test]
+    fn the_newest_progress_of_a_job_wins_and_takes_the_lines_of_the_older_along() {
+        let mut bag = bag([progress("a", 1), progress("b", 5), progress("a", 2), progress("a", 3)]);
+        assert_eq!(bag.progress.len(), 2, "one of each job");
+        let (_, report) = bag.progress.remove(&key("a")).unwrap();
+        let lines: Vec<&str> = report.lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!((report.percent, &lines[..]), (3, &["1 %", "2 %", "3 %"][..]));
+    }
+
+    #[test]
+    fn what_waits_of_a_job_that_has_ended_is_dropped() {
+        let ended = Errand::DropProgress { key: key("a") };
+        let bag = bag([progress("a", 1), progress("b", 5), ended]);
+        assert_eq!(bag.progress.into_keys().collect::<Vec<_>>(), [key("b")]);
+    }
+
+    #[test]
+    fn progress_that_came_first_is_carried_after_questions_and_completions() {
+        let send = Errand::Send { key: key("b"), first: None };
+        let ask = Errand::Ask { key: key("c"), id: id("c") };
+        let mut bag = bag([progress("a", 1), send, ask]);
+        let carried = std::iter::from_fn(|| bag.next()).map(|errand| match errand {
+            Errand::Progress { .. } => "progress",
+            Errand::Send { .. } => "send",
+            Errand::Ask { .. } => "ask",
+            Errand::DropProgress { .. } => "drop",
+        });
+        assert_eq!(carried.collect::<Vec<_>>(), ["send", "ask", "progress"]);
     }
 }
