@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, Home, Program, Stream, has_null, run};
+use crate::support::{Backend, Home, Program, Stream, WORKER, has_null, run};
 
 #[test]
 fn a_url_that_cannot_be_used_is_refused_with_the_fix() {
@@ -45,7 +45,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     let (state, url) = (home.path("state"), backend.url());
     let args = ["--config", &file, "--state-dir", &state, "--backend", &url, "--name", "flag"];
     let env = [("WORKER_NAME", "environment"), ("WORKER_LOCATION", "environment")];
-    let mut worker = Program::start_with(&args, &env);
+    let mut worker = Program::start_at(WORKER, &args, &env);
     let body = backend.wait_for("POST /api/providers/register", 1).body;
     assert_eq!([&body["name"], &body["location"]], ["flag", "environment"]);
     assert_eq!(body["pricePerHour"], 3.0);

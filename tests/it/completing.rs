@@ -1,15 +1,18 @@
 //! Completions: what they say, and how they survive lost replies, refusals, damage and power failures.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{Backend, Home, Reply, Request, endless, keys, short};
 
 const COMPLETE: &str = "POST /api/jobs/job-1/complete";
 const PROGRESS: &str = "POST /api/jobs/job-1/progress";
 const ASK: &str = "GET /api/jobs/job-1";
+const BEAT: &str = "POST /api/providers/*/heartbeat";
 
 const ONCE: &[&str] = &["--once", "--worker-id", "rig-1"];
 
@@ -197,16 +200,77 @@ fn a_page_with_the_same_status_is_no_answer_and_tried_again() {
 }
 
 #[test]
-fn what_could_not_be_delivered_waits_on_disk_when_the_worker_stops() {
+fn one_completion_that_never_gets_through_holds_up_no_other() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&["stuck", "job-1", "job-2"].map(short));
+    backend.always("POST /api/jobs/stuck/complete", Reply::HangUp);
+    let mut worker = home.worker(&backend.url(), &[]);
+    backend.wait_for("POST /api/jobs/stuck/complete", 1);
+    backend.wait("a beat that names the one that is left", |seen| {
+        let done = seen.iter().position(|request| request.is("POST /api/jobs/job-2/complete"))?;
+        let mut beats = seen[done..].iter().filter(|request| request.is(BEAT));
+        beats.any(|beat| beat.body["currentJobs"] == json!(["stuck"])).then_some(())
+    });
+    worker.kill();
+    let booked: Vec<Value> = home.ledger().iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(booked, ["job-1", "job-2"]);
+}
+
+/// Rewrites the record of the one result that waits on disk, checksum and all.
+fn let_it_have_waited(home: &Home, seconds: u64) {
+    let job = fs::read_dir(home.path("state/jobs")).unwrap().next().unwrap().unwrap();
+    let path = job.path().join("record.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let (_, record) = text.split_once(r#","record":"#).unwrap();
+    let name = r#""waited_seconds":"#;
+    let (before, after) = record.strip_suffix('}').unwrap().split_once(name).unwrap();
+    let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let record = format!("{before}{name}{seconds}{after}");
+    let sum: String = Sha256::digest(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = format!(r#"{{"format":1,"sha256":"{sum}","record":{record}}}"#);
+    File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_result_that_nobody_took_for_seven_days_is_given_up_and_booked_as_undelivered() {
     let (home, backend) = (Home::new(), Backend::start());
     backend.offer(&[short("job-1")]);
-    // Later than a stopping worker waits.
-    let busy = Reply::Whole {
-        status: 503,
-        content_type: "application/json\r\nRetry-After: 600",
-        body: r#"{"success":false,"error":"busy"}"#.into(),
-    };
-    backend.always(COMPLETE, busy);
+    let busy = Reply::json(503, r#"{"success":false,"error":"busy"}"#);
+    backend.always(COMPLETE, busy.clone());
+    let mut worker = home.worker(&backend.url(), &["--worker-id", "rig-1"]);
+    worker.wait_log("result not delivered yet");
+    worker.kill();
+    let_it_have_waited(&home, 7 * 86_400);
+
+    backend.always(ASK, busy);
+    let mut worker =
+        home.worker(&backend.url(), &["--worker-id", "rig-1", "--exit-when-idle", "0s"]);
+    assert_eq!(worker.wait(), 0);
+    assert_eq!(backend.requests(COMPLETE).len(), 1);
+    assert_eq!(worker.count("result given up after 7 days job=job-1"), 1);
+    let booked: Vec<Value> = home.ledger().iter().map(|line| line["status"].clone()).collect();
+    assert_eq!(booked, ["undelivered"]);
+}
+
+#[test]
+fn what_could_not_be_delivered_waits_on_disk_when_the_worker_stops() {
+    waits_on_disk_if_told("application/json\r\nRetry-After: 600");
+}
+
+#[test]
+fn a_backend_may_say_until_when_by_its_own_clock() {
+    waits_on_disk_if_told(
+        "application/json\r\nDate: Thu, 31 Dec 1998 23:55:00 GMT\r\n\
+         Retry-After: Fri, 01 Jan 1999 00:05:00 GMT",
+    );
+}
+
+/// What is asked for is longer than a stopping worker waits.
+fn waits_on_disk_if_told(content_type: &'static str) {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[short("job-1")]);
+    let body = r#"{"success":false,"error":"busy"}"#.into();
+    backend.always(COMPLETE, Reply::Whole { status: 503, content_type, body });
     let mut worker = home.worker(&backend.url(), &["--worker-id", "rig-1"]);
     worker.wait_log("result not delivered yet");
     worker.signal(Signal::TERM);

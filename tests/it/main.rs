@@ -4,14 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
 mod bench;
+mod breaker;
 mod campaign;
 mod cancelling;
 mod children;
+mod clock;
 mod command_line;
 mod completing;
 mod credentials;
 mod failing_disks;
 mod gpus;
+mod lease;
 mod legacy;
 mod life;
 mod limits;

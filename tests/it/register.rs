@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Home, Program, Reply, Reserved, has_null, keys};
+use crate::support::{Backend, Home, Program, Reply, Reserved, WORKER, has_null, keys};
 
 const REGISTER: &str = "POST /api/providers/register";
 const QUICK: &str = "POST /api/providers/quick-register";
@@ -188,6 +188,6 @@ fn a_proxy_of_the_environment_does_not_come_between_us_and_the_loopback() {
     let args = ["--backend", &backend.url(), "--state-dir", &home.path("state")];
     // Nobody listens there.
     let nobody = Reserved::new();
-    let _worker = Program::start_with(&args, &[("HTTPS_PROXY", &nobody.url())]);
+    let _worker = Program::start_at(WORKER, &args, &[("HTTPS_PROXY", &nobody.url())]);
     backend.wait_for("POST /api/providers/register", 1);
 }

@@ -9,7 +9,7 @@ mod program;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) use disk::Disk;
 pub(crate) use driver::Driver;
 pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
-pub(crate) use program::{Program, Stream, run};
+pub(crate) use program::{Program, Stream, WORKER, run};
 
 /// How long anything may take before a test gives it up. Never how long anything should take.
 pub(crate) const BOUND: Duration = Duration::from_secs(40);
@@ -75,12 +75,21 @@ impl Home {
 
     /// Starts `worker run` on this folder's state, with beats a second apart unless told otherwise.
     pub(crate) fn worker(&self, url: &str, more: &[&str]) -> Program {
-        self.worker_with(url, more, &[])
+        self.start(WORKER, url, more, &[])
     }
 
     pub(crate) fn worker_with(&self, url: &str, more: &[&str], env: &[(&str, &str)]) -> Program {
+        self.start(WORKER, url, more, env)
+    }
+
+    /// Another file than the one that all tests share.
+    pub(crate) fn worker_at(&self, binary: &str, url: &str, more: &[&str]) -> Program {
+        self.start(binary, url, more, &[])
+    }
+
+    fn start(&self, binary: &str, url: &str, more: &[&str], env: &[(&str, &str)]) -> Program {
         let args = self.run_args(url, more);
-        Program::start_with(&args.iter().map(String::as_str).collect::<Vec<_>>(), env)
+        Program::start_at(binary, &args.iter().map(String::as_str).collect::<Vec<_>>(), env)
     }
 
     fn run_args(&self, url: &str, more: &[&str]) -> Vec<String> {
@@ -94,6 +103,27 @@ impl Home {
         }
         args.extend(more);
         args.into_iter().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Home {
+    /// The control groups of a worker that was killed are for the next one to remove, which never comes.
+    fn drop(&mut self) {
+        let Ok(state) = fs::metadata(self.path("state")) else { return };
+        let prefix = format!("qubix-worker-{:x}-{:x}-", state.dev(), state.ino());
+        let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        for line in ours.lines() {
+            let Some((controllers, group)) = line.split_once(':').and_then(|l| l.1.split_once(':'))
+            else {
+                continue;
+            };
+            let parent = format!("/sys/fs/cgroup/{controllers}{group}");
+            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                    fs::remove_dir(entry.path()).ok();
+                }
+            }
+        }
     }
 }
 

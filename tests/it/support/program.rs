@@ -19,6 +19,9 @@ pub(crate) enum Stream {
     Err,
 }
 
+/// The binary under test.
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_worker");
+
 /// A running worker. Dropping it kills its group, and shows its log if the test has failed.
 pub(crate) struct Program {
     child: Child,
@@ -34,15 +37,11 @@ struct Said {
 
 impl Program {
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_with(args, &[])
+        Self::start_at(WORKER, args, &[])
     }
 
-    pub(crate) fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::spawn(env!("CARGO_BIN_EXE_worker"), args, env)
-    }
-
-    pub(crate) fn spawn(path: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(path)
+    pub(crate) fn start_at(binary: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(binary)
             .args(args)
             .env_clear()
             .envs(env.iter().copied())
