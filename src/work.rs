@@ -10,6 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::text;
 
+/// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
+/// beat.
+pub(crate) const REMEMBERED_MAX: usize = 10_000;
+
 /// A JSON object.
 pub(crate) type Object = Map<String, Value>;
 

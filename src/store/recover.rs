@@ -14,14 +14,10 @@ use super::file::{self, FileError};
 use super::ledger::{self, Booked};
 use super::record::{self, Phase, ReadError, Record};
 use super::{Error, Store, quarantine};
-use crate::work::Key;
+use crate::work::{Key, REMEMBERED_MAX};
 
 /// How long a delivered outcome is kept, in case its job is offered again.
 const KEEP_DELIVERED: Duration = Duration::from_secs(30 * 86_400);
-
-/// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
-/// beat.
-pub(crate) const REMEMBERED_MAX: usize = 10_000;
 
 /// What a look through the records found.
 #[derive(Debug, Default)]
