@@ -12,6 +12,7 @@
 //! - `backend`: the wire. `job`: one job. `store`: the disk. `machine`: this computer.
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
 //! - `work`, `reading`: the plain values that several rooms speak of.
+//! - `cgroup`: which control groups we are in.
 //! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
 //! - `crash`: where the tests let the agent be killed.
 //!
@@ -19,6 +20,7 @@
 
 mod agent;
 mod backend;
+mod cgroup;
 mod cli;
 mod clock;
 mod command;

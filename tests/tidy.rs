@@ -17,8 +17,8 @@ const FLOORS: [&[&str]; 6] = [
     &["runner", "engine"],
     &["process"],
     &[
-        "cli", "clock", "config", "crash", "exit", "logging", "reading", "retry", "secret",
-        "serve", "text", "work",
+        "cgroup", "cli", "clock", "config", "crash", "exit", "logging", "reading", "retry",
+        "secret", "serve", "text", "work",
     ],
 ];
 
