@@ -122,12 +122,15 @@ impl Assignment<'_> {
         };
         let mut watch = Watch {
             orders: &self.orders,
+        let mut kept = self.shared.store.job_log(&self.key, clock::wall());
             limits,
             read: &mut read,
             energy: &mut energy,
             report: &mut report,
         };
-        let (run, costs) = match job::watch(child, &mut watch) {
+        let watched = job::watch(child, &mut watch);
+        kept.close();
+        let (run, costs) = match watched {
             Ok(ended) => ended,
             Err(error) => {
                 let error = format!("the program was lost sight of: {error}");
@@ -135,6 +138,7 @@ impl Assignment<'_> {
                 return Some(Outcome::without_run(Ending::Failed(failure), clock::wall()));
             }
         };
+            log: &mut |line| kept.line(line),
         let ending = match run {
             Run::Done(printed) => self.collect(printed),
             Run::Failed(failure) => {

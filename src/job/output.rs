@@ -29,9 +29,10 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn take(&mut self, stream: Stream, line: &str, at: SystemTime) {
+    /// Whether the line is log, and no message.
+    pub(super) fn take(&mut self, stream: Stream, line: &str, at: SystemTime) -> bool {
         if stream == Stream::Stdout && self.take_message(line) {
-            return;
+            return false;
         }
         let text = text::clean(line);
         self.last_bytes += text.len();
@@ -45,6 +46,7 @@ impl Output {
         if self.unreported.len() > 2 * LogLine::LINES_MAX {
             LogLine::keep_newest(&mut self.unreported);
         }
+        true
     }
 
     /// Whether the line was one of the protocol's, and not log.

@@ -15,7 +15,7 @@ use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
 use crate::crash;
-use crate::process::{Child, Usage, Woken, kills_for_memory};
+use crate::process::{Child, Stream, Usage, Woken, kills_for_memory};
 use crate::reading::{Reading, flatten};
 use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
 
@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) report_every: Duration,
     /// Between TERM and KILL, and between KILL and giving up.
     pub(crate) grace: Duration,
+    /// Whose fault it is if the program ends badly by itself: that of whoever wrote it.
+    pub(crate) author: Blame,
 }
 
 /// How often a program's memory and energy are looked at.
@@ -89,6 +91,8 @@ pub(crate) struct Watch<'a> {
     /// Tells the energy that the program has cost so far, given the CPU time it has used, in kWh.
     pub(crate) energy: &'a mut dyn FnMut(Option<Duration>) -> Option<f64>,
     pub(crate) report: &'a mut dyn FnMut(Report),
+    /// Keeps the lines that are no messages to us.
+    pub(crate) log: &'a mut dyn FnMut(&str),
 }
 
 /// Lets the program go and watches it to its end.
@@ -105,7 +109,8 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
         let now = clock::since_boot();
         if now >= next_look {
             costs.look(&child, watch.energy);
-            if costs.usage.memory > watch.limits.memory && child.has_more_than(watch.limits.memory)
+            let limit = watch.limits.memory;
+            if child.ran_out_of_memory() || costs.usage.memory > limit && child.has_more_than(limit)
             {
                 step(&mut ladder, &child, &watch.limits, Some(Why::OutOfMemory));
             }
@@ -119,9 +124,9 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
             break true;
         };
         let at_most = deadline.min(next_report).min(next_look).saturating_sub(now);
-        let mut sink = |stream, line: &str| output.take(stream, line, clock::wall());
         // A pipe whose other end is gone would wake us over and over.
         let orders = Some(watch.orders).filter(|_| ladder.why() != Some(Why::AgentGone));
+        let mut sink = |stream, line: &str| watch.hear(&mut output, stream, line);
         match child.wait(at_most, orders, &mut sink)? {
             Woken::Exited => break false,
             Woken::Order(order) => {
@@ -138,14 +143,21 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     if given_up {
         return Ok((stuck(why, &output), costs));
     }
-    let status = child.finish(&mut |stream, line| output.take(stream, line, clock::wall()))?;
+    let ran_out = child.ran_out_of_memory();
+    let status = child.finish(&mut |stream, line| watch.hear(&mut output, stream, line))?;
     // `None` where the kernel does not count, before and after.
     let kernel_killed = kills_for_memory() > killed_before;
-    let end = End { status, why, kernel_killed };
+    let end = End { status, why, ran_out, kernel_killed };
     Ok((verdict(&end, &watch.limits, output), costs))
 }
 
 impl Watch<'_> {
+    fn hear(&mut self, output: &mut Output, stream: Stream, line: &str) {
+        if output.take(stream, line, clock::wall()) {
+            (self.log)(line);
+        }
+    }
+
     fn tell(&mut self, output: &mut Output, costs: &mut Costs, now: Duration) {
         let reading = (self.read)();
         costs.cpu.add(reading.host.cpu_percent);
@@ -193,7 +205,7 @@ fn climb(
             step(ladder, child, limits, Some(Why::TimedOut));
         }
         Ladder::Termed { why, kill_at } if now >= kill_at => {
-            child.signal(Signal::KILL);
+            child.kill();
             *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
         }
         Ladder::Killed { give_up_at, .. } if now >= give_up_at => return None,
@@ -213,7 +225,7 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
     match (*ladder, why) {
         // Without a grace, in which it would take yet more memory.
         (Ladder::Up, Why::AgentGone | Why::OutOfMemory) => {
-            child.signal(Signal::KILL);
+            child.kill();
             *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
         }
         (Ladder::Up, _) => {
@@ -240,12 +252,18 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
 struct End {
     status: ExitStatus,
     why: Option<Why>,
+    /// The kernel has killed some of it at its own limit.
+    ran_out: bool,
     /// It, or another program of the machine, for lack of memory.
     kernel_killed: bool,
 }
 
 fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
-    let End { status, why, kernel_killed } = *end;
+    let End { status, why, ran_out, kernel_killed } = *end;
+    let too_much = || {
+        let error = format!("killed: memory limit of {} MiB", limits.memory >> 20);
+        (Reason::OutOfMemory, Blame::Job, error)
+    };
     let (reason, blame, error) = match why {
         Some(Why::AgentGone) => return Run::Abandoned,
         Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
@@ -256,20 +274,18 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
             let time = humantime::format_duration(limits.time);
             (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage run"))
         }
-        Some(Why::OutOfMemory) => {
-            let mib = limits.memory >> 20;
-            (Reason::OutOfMemory, Blame::Job, format!("killed: memory limit of {mib} MiB"))
-        }
+        Some(Why::OutOfMemory) => too_much(),
         None if status.success() => return Run::Done(output.result),
+        None if ran_out => too_much(),
         // Within its limit, so that it may well do on a machine with more room.
         None if kernel_killed && status.signal() == Some(Signal::KILL.as_raw()) => {
             (Reason::OutOfMemory, Blame::Worker, "killed: the machine ran out of memory".to_owned())
         }
         None => match (status.code(), status.signal()) {
-            (Some(code), _) => (Reason::NonzeroExit, Blame::Job, format!("exit code {code}")),
+            (Some(code), _) => (Reason::NonzeroExit, limits.author, format!("exit code {code}")),
             (None, signal) => (
                 Reason::KilledSignal,
-                Blame::Job,
+                limits.author,
                 format!("killed by signal {}", signal.unwrap_or_default()),
             ),
         },

@@ -16,7 +16,7 @@ pub(super) fn keep(dir: &Path, name: &str, content: &[u8]) -> Result<PathBuf, Fi
     super::make_dir(dir)?;
     let path = dir.join(name);
     file::replace(&path, content)?;
-    thin_out(dir);
+    thin_out(dir, KEEP_FILES, KEEP_BYTES);
     Ok(path)
 }
 
@@ -34,11 +34,12 @@ pub(super) fn keep_file(dir: &Path, name: &str, file: &Path) -> Result<PathBuf, 
     fs::hard_link(file, &path)
         .and_then(|()| file::sync_dir(dir))
         .map_err(|error| FileError::new("make", &path, error))?;
-    thin_out(dir);
+    thin_out(dir, KEEP_FILES, KEEP_BYTES);
     Ok(path)
 }
 
-fn thin_out(dir: &Path) {
+/// Drops the oldest files of what is more than that.
+pub(super) fn thin_out(dir: &Path, keep_files: usize, keep_bytes: u64) {
     let mut files: Vec<(SystemTime, PathBuf, u64)> = vec![];
     // What cannot be looked at now is counted the next time.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -53,7 +54,7 @@ fn thin_out(dir: &Path) {
     for (_, path, size) in files.into_iter().rev() {
         count += 1;
         bytes = bytes.saturating_add(size);
-        if (count > KEEP_FILES || bytes > KEEP_BYTES)
+        if (count > keep_files || bytes > keep_bytes)
             && let Err(error) = fs::remove_file(&path)
         {
             log::warn!("cannot remove {}: {error}", path.display());

@@ -14,6 +14,7 @@ struct Script {
     run: Run,
     reports: Vec<Report>,
     metrics: Object,
+    log: Vec<String>,
 }
 
 fn limits() -> Limits {
@@ -42,7 +43,7 @@ fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
         ram_total_gb: 4.0,
     };
     let mut read = || Reading { host: host.clone(), gpus: vec![] };
-    let mut reports = vec![];
+    let (mut reports, mut log) = (vec![], vec![]);
     let mut order = order;
     let mut report = |report: Report| {
         // Not before the program has set its traps.
@@ -61,10 +62,11 @@ fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
         report: &mut report,
     };
     let (run, costs) = watch(child, &mut watch_).unwrap();
-    Script { run, reports, metrics: metrics(&costs, clock::since_boot()) }
+    Script { run, reports, log, metrics: metrics(&costs, clock::since_boot()) }
 }
 
 /// A run that is given an order as soon as the script is ready.
+        log: &mut |line| log.push(line.to_owned()),
 fn ordered(script: &str, grace: Duration, order: Order) -> Run {
     let report_every = Duration::from_millis(1);
     run(script, Limits { report_every, grace, ..limits() }, Some(order)).run
@@ -101,6 +103,7 @@ fn what_the_program_says_is_reported_and_never_below_one_or_above_ninety_nine() 
 fn only_what_was_measured_is_in_the_metrics() {
     let metrics = run("true", limits(), None).metrics;
     assert_eq!(metrics.get("cpuUsageAvg"), Some(&json!(50.0)));
+    assert_eq!(script.log, [""; 0], "messages are no log");
     assert_eq!(metrics.get("ramUsageAvg"), Some(&json!(25.0)));
     assert_eq!(metrics.get("gpuUsageAvg"), None);
     assert!(metrics.contains_key("cpuSeconds") && metrics.contains_key("processingTimeSeconds"));
