@@ -128,6 +128,7 @@ impl Assignment<'_> {
             energy: &mut energy,
             report: &mut report,
         };
+            author: author(&job.task),
         let watched = job::watch(child, &mut watch);
         kept.close();
         let (run, costs) = match watched {
@@ -251,6 +252,14 @@ fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
     }
     let error = format!("the worker's disk is full: {}", failure.error);
     Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+}
+
+/// The engine is ours, and was given nothing that was not checked: it fails for want of threads or
+/// memory, or on a machine that computes wrong.
+fn author(task: &Task) -> Blame {
+    match task {
+        Task::Compute(_) => Blame::Worker,
+    }
 }
 
 fn one_line(text: &str) -> String {

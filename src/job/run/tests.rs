@@ -24,6 +24,7 @@ fn limits() -> Limits {
         report_every: Duration::from_secs(60),
         grace: Duration::from_millis(200),
     }
+        author: Blame::Job,
 }
 
 fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
@@ -123,6 +124,15 @@ fn a_signal_is_told_from_an_exit_code() {
     let failure = failure(run("kill -SEGV $$", limits(), None).run);
     assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(11)));
     assert_eq!(failure.error, "killed by signal 11");
+#[test]
+fn whoever_wrote_a_program_is_to_blame_for_its_bad_end_and_for_no_other() {
+    let ours = Limits { author: Blame::Worker, ..limits() };
+    assert_eq!(failure(run("exit 3", ours.clone(), None).run).blame, Blame::Worker);
+    assert_eq!(failure(run("exit 3", limits(), None).run).blame, Blame::Job);
+    let short = Limits { time: Duration::from_millis(50), ..ours };
+    assert_eq!(failure(run("sleep 1000", short, None).run).blame, Blame::Job);
+}
+
 }
 
 #[test]
