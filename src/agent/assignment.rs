@@ -14,7 +14,7 @@ use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::job::{self, Limits, Offer, Run, Watch};
 use crate::machine::{self, EnergyMeter, HostMeter};
-use crate::process::{Bound, Bounds, Child, Program};
+use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::reading::{GpuUsage, Reading};
 use crate::store::{Phase, Record, replace};
 use crate::work::{
@@ -85,14 +85,22 @@ impl Assignment<'_> {
             let error = format!("the program cannot be started: {}", one_line(&error));
             Failure::of_worker(Reason::StartFailed, Stage::Run, error)
         };
-        let child =
-            Child::start(&program(job, &work)).map_err(|error| starting(error.to_string()))?;
+        let child = Child::start(&program(job, &work), self.group())
+            .map_err(|error| starting(error.to_string()))?;
         crash::point("program-held");
         let handle = child.handle().map_err(|error| starting(error.to_string()))?;
         let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
         store.write(&self.key, &running).map_err(|error| starting(error.to_string()))?;
         crash::point("handle-recorded");
         Ok(child)
+    }
+
+    /// One of its own where there can be one; a job goes without if that fails.
+    fn group(&self) -> Option<Group> {
+        let groups = self.shared.groups.as_ref()?;
+        let made = groups.make(self.key.as_str(), memory_limit(machine::memory()));
+        let failed = |error| log::warn!("a job runs without a control group: {error}");
+        made.map_err(failed).ok()
     }
 
     fn watch(&self, job: &Job, child: Child) -> Option<Outcome> {
@@ -114,21 +122,22 @@ impl Assignment<'_> {
             let report = Box::new(report);
             self.tell(Event::Progress { key: self.key.clone(), report });
         };
+        let mut kept = self.shared.store.job_log(&self.key, clock::wall());
         let limits = Limits {
             time: job.time_limit,
             memory: memory_limit(machine::memory()),
             report_every: self.shared.config.rules.progress_interval,
             grace: GRACE,
+            author: author(&job.task),
         };
         let mut watch = Watch {
             orders: &self.orders,
-        let mut kept = self.shared.store.job_log(&self.key, clock::wall());
             limits,
             read: &mut read,
             energy: &mut energy,
             report: &mut report,
+            log: &mut |line| kept.line(line),
         };
-            author: author(&job.task),
         let watched = job::watch(child, &mut watch);
         kept.close();
         let (run, costs) = match watched {
@@ -139,7 +148,6 @@ impl Assignment<'_> {
                 return Some(Outcome::without_run(Ending::Failed(failure), clock::wall()));
             }
         };
-            log: &mut |line| kept.line(line),
         let ending = match run {
             Run::Done(printed) => self.collect(printed),
             Run::Failed(failure) => {
@@ -219,12 +227,14 @@ fn memory_limit(machine: u64) -> u64 {
     }
 }
 
-/// What holds where the watch, which looks once a second, does not look, and after the agent's end.
+/// What holds where neither a control group does nor the watch, which looks once a second, and after
+/// the agent's end.
 fn bounds(job: &Job, cores: u64) -> Bounds {
     // Of each process; of all of them together the watch does it.
     let cpu = (job.time_limit + GRACE).as_secs().saturating_mul(cores);
     Bounds(vec![
-        // Below everything a person runs.
+        // Below everything a person runs; its reads and writes too, whose priority the kernel takes
+        // from this one.
         (Bound::Nice, 10),
         (Bound::OomScore, 500),
         (Bound::Cpu, cpu),
@@ -244,6 +254,14 @@ fn program(job: &Job, work: &Path) -> Program {
     }
 }
 
+/// The engine is ours, and was given nothing that was not checked: it fails for want of threads or
+/// memory, or on a machine that computes wrong.
+fn author(task: &Task) -> Blame {
+    match task {
+        Task::Compute(_) => Blame::Worker,
+    }
+}
+
 /// A program that ends by itself on a full disk ends because of that, which is no fault of the job's.
 fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
     let by_itself = matches!(failure.reason, Reason::NonzeroExit | Reason::KilledSignal);
@@ -252,14 +270,6 @@ fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
     }
     let error = format!("the worker's disk is full: {}", failure.error);
     Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
-}
-
-/// The engine is ours, and was given nothing that was not checked: it fails for want of threads or
-/// memory, or on a machine that computes wrong.
-fn author(task: &Task) -> Blame {
-    match task {
-        Task::Compute(_) => Blame::Worker,
-    }
 }
 
 fn one_line(text: &str) -> String {

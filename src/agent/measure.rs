@@ -39,7 +39,7 @@ pub(super) fn run(orders: &PipeReader, state_dir: &Path) -> Option<Result<f64, S
 fn watch(program: &Program, orders: &PipeReader) -> Result<Option<Measured>, String> {
     let failed = |error: std::io::Error| format!("cannot measure the processor: {error}");
     // Whichever way this ends, dropping the child kills its group.
-    let mut child = Child::start(program).map_err(failed)?;
+    let mut child = Child::start(program, None).map_err(failed)?;
     let (mut told, mut complaint) = (None, String::new());
     let mut sink = |stream, line: &str| match stream {
         Stream::Stdout => told = serde_json::from_str(line).ok().or_else(|| told.take()),

@@ -20,6 +20,8 @@ use crate::work::{Blame, Key, Verdict};
 /// Reads the records. A job that was running is over: its program ended with the agent, or is ended
 /// now, and it counts as lost. Also returns the losses that the disk did not take.
 pub(super) fn recover(shared: &Shared) -> Result<(Vec<Left>, Vec<Loss>), Error> {
+    // Before any record is looked at, which may be damaged: nothing of an earlier run is to go on.
+    process::kill_marked(&runner::all_marks(&shared.config.identity.state_dir));
     let origin = &shared.config.connection.backend.origin;
     let found = shared.store.recover(origin, clock::wall())?;
     for line in &found.damage {
@@ -61,7 +63,7 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
             None => lose(record, "the offer it was taken from cannot be read")?,
         },
         Phase::Running(handle) => {
-            process::kill_orphan(handle, &runner::mark(&shared.store.work_dir(&key)));
+            process::kill_orphan(handle);
             lose(record, "the worker ended while the job ran")?
         }
         Phase::Finished { outcome, waited } => {

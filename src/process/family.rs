@@ -29,7 +29,7 @@ use super::proc::{self, Stat, to_pid};
 pub(super) const MARK: &str = "WORKER_MARK";
 
 /// The leaders of all children. Locked while one is started, since before it runs its program it
-/// bears no mark, and while processes are looked at, since it would be taken for an adopted one.
+/// bears no mark, and while processes are judged, since it would be taken for an adopted one.
 static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 fn leaders() -> MutexGuard<'static, BTreeSet<u32>> {
@@ -73,21 +73,29 @@ impl Family {
 
     /// Kills and reaps all but the leader, within a bound.
     pub(super) fn end(&self, within: Duration) {
-        end_all(within, || self.strays(&leaders()));
+        end_all(within, || self.strays());
     }
 
     /// The leader and all others, as they are now.
     pub(super) fn pids(&self) -> Vec<u32> {
+        let all = proc::all();
         // Another program's start may hang, on a disk that does not answer; the next look sees more.
-        let strays = LEADERS.try_lock().map(|leaders| self.strays(&leaders)).unwrap_or_default();
+        let strays = LEADERS.try_lock().map(|leaders| self.judge(&all, &leaders));
+        let strays = strays.unwrap_or_default();
         strays.into_iter().map(|(pid, _)| pid).chain([self.leader]).collect()
     }
 
     /// All but the leader; what has ended and was adopted is reaped on the way.
-    fn strays(&self, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {
+    fn strays(&self) -> Vec<(u32, Stat)> {
+        // Looked at before the lock is taken, since that takes long on a machine with many: whose
+        // leader was started meanwhile is known by then.
         let all = proc::all();
-        reap_adopted(&all, leaders);
-        self.members(&all, leaders)
+        self.judge(&all, &leaders())
+    }
+
+    fn judge(&self, all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {
+        reap_adopted(all, leaders);
+        self.members(all, leaders)
     }
 
     fn members(&self, all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) -> Vec<(u32, Stat)> {
@@ -163,6 +171,17 @@ fn own_group() -> u32 {
     getpgrp().as_raw_nonzero().get().unsigned_abs()
 }
 
+/// The same without a look at every process there is. Where the kernel does not list our children,
+/// they stay until their program ends.
+pub(super) fn reap_children() {
+    let stat = |pid| Some((pid, proc::stat(to_pid(pid)?).ok()?));
+    let children = proc::children().into_iter().filter_map(stat).collect();
+    // As above: not to be waited for.
+    if let Ok(leaders) = LEADERS.try_lock() {
+        reap_adopted(&children, &leaders);
+    }
+}
+
 /// Takes the ended orphans from the process table, whoever's they were.
 fn reap_adopted(all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) {
     let tree = Tree { all, leaders, agent: process::id(), agent_group: own_group() };
@@ -173,17 +192,18 @@ fn reap_adopted(all: &BTreeMap<u32, Stat>, leaders: &BTreeSet<u32>) {
     }
 }
 
-/// Kills every process that bears the mark, whoever's child it is now.
-pub(super) fn kill_marked(mark: &OsStr, within: Duration) {
+/// Kills every process whose mark begins so, whoever's child it is now.
+pub(super) fn kill_marked(beginning: &OsStr, within: Duration) {
     let is_marked = |(pid, stat): &(u32, Stat)| {
         let shown = proc::environment(*pid).unwrap_or_default();
-        !stat.is_zombie && proc::variable(&shown, MARK) == Some(mark.as_bytes())
+        let mark = proc::variable(&shown, MARK);
+        !stat.is_zombie && mark.is_some_and(|mark| mark.starts_with(beginning.as_bytes()))
     };
     end_all(within, || proc::all().into_iter().filter(is_marked).collect());
 }
 
 /// Kills what `find` finds until it finds nothing: what is killed may just have started another.
-fn end_all(within: Duration, mut find: impl FnMut() -> Vec<(u32, Stat)>) {
+pub(super) fn end_all(within: Duration, mut find: impl FnMut() -> Vec<(u32, Stat)>) {
     let until = Instant::now() + within;
     loop {
         let found = find();
@@ -201,7 +221,7 @@ fn end_all(within: Duration, mut find: impl FnMut() -> Vec<(u32, Stat)>) {
 }
 
 /// Kills a process, and returns by what its end can be waited for.
-fn kill(pid: u32, seen: &Stat) -> Option<OwnedFd> {
+pub(super) fn kill(pid: u32, seen: &Stat) -> Option<OwnedFd> {
     let pid = to_pid(pid)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty());
     // Looked at once more behind the descriptor, since the pid may be another's by now.
@@ -227,7 +247,7 @@ fn wait_for(ending: &[OwnedFd], until: Instant) {
     }
 }
 
-fn wait(fds: &mut [PollFd<'_>], at_most: Duration) {
+pub(super) fn wait(fds: &mut [PollFd<'_>], at_most: Duration) {
     let Ok(timeout) = Timespec::try_from(at_most) else { return };
     // Whichever way it comes back, what is left is looked for again.
     poll(fds, Some(&timeout)).ok();

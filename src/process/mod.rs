@@ -1,5 +1,6 @@
 //! Child processes: their own group, held until they are recorded, ended as a whole, output bounded.
-//! What gets away from the group is found by `family`.
+//! What gets away from the process group is found by `family`; from the control group (`group`), where
+//! there is one, nothing gets away.
 //!
 //! A child is started blocked on its stdin. One byte lets it go; end of file, which the death of the
 //! agent is too, makes it exit. So no kill of the agent can leave a program running that no record
@@ -7,6 +8,7 @@
 
 mod bounds;
 mod family;
+mod group;
 mod lines;
 mod proc;
 
@@ -24,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use crate::work::Handle;
 pub(crate) use bounds::{Bound, Bounds};
 use family::Family;
+pub(crate) use group::{Group, Groups};
 use lines::Lines;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from, kills_for_memory};
 
@@ -75,6 +78,8 @@ pub(crate) struct Child {
     stdin: Option<ChildStdin>,
     pipes: [Option<Pipe>; 2],
     family: Family,
+    /// Removed after the leader is reaped.
+    group: Option<Group>,
     reaped: bool,
 }
 
@@ -86,8 +91,8 @@ struct Pipe {
 }
 
 impl Child {
-    /// Starts the program, held until [`Child::release`].
-    pub(crate) fn start(program: &Program) -> io::Result<Self> {
+    /// Starts the program, held until [`Child::release`], in a control group if there is one.
+    pub(crate) fn start(program: &Program, group: Option<Group>) -> io::Result<Self> {
         let mut command = Command::new(&program.path);
         command
             .args(&program.args)
@@ -101,6 +106,13 @@ impl Child {
             .process_group(0);
         let (mut child, family) = Family::found(&program.mark, || command.spawn())?;
         let pid = Pid::from_child(&child);
+        let group = group.filter(|group| match group.admit(child.id()) {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("a program runs without its control group: {error}");
+                false
+            }
+        });
         let pipe = |stream, fd: OwnedFd| -> io::Result<Pipe> {
             rustix::io::ioctl_fionbio(&fd, true)?;
             Ok(Pipe { stream, fd, lines: Lines::default() })
@@ -110,7 +122,7 @@ impl Child {
         let stdin = child.stdin.take();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let mut started =
-            Self { child, pid, pidfd, stdin, pipes: [None, None], family, reaped: false };
+            Self { child, pid, pidfd, stdin, pipes: [None, None], family, group, reaped: false };
         for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
             *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
         }
@@ -200,16 +212,36 @@ impl Child {
         rustix::process::kill_process_group(self.pid, signal).ok();
     }
 
+    /// Kills all of it that has not got away.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+    }
+
     /// CPU time and memory so far; of a program that has exited, all but the memory. What it has left
     /// to us as zombies is reaped.
     pub(crate) fn usage(&self) -> Usage {
-        let memory = self.family.pids().into_iter().map(proc::memory).sum();
-        Usage { memory, ..proc::usage(self.pid) }
+        let Some(group) = &self.group else {
+            let memory = self.family.pids().into_iter().map(proc::memory).sum();
+            return Usage { memory, ..proc::usage(self.pid) };
+        };
+        family::reap_children();
+        let usage = group.usage();
+        Usage { cpu: usage.cpu.or_else(|| proc::usage(self.pid).cpu), ..usage }
     }
 
-    /// Whether all its processes have more memory than that, what they share counted once.
+    /// Whether all its processes have more memory than that, what they share counted once. In a
+    /// control group the kernel sees to it.
     pub(crate) fn has_more_than(&self, bytes: u64) -> bool {
-        self.family.pids().into_iter().map(proc::share_of_memory).sum::<u64>() > bytes
+        let all = || self.family.pids().into_iter().map(proc::share_of_memory).sum::<u64>();
+        self.group.is_none() && all() > bytes
+    }
+
+    /// Whether the kernel has killed some of it, or all, at its control group's limit.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
     }
 
     /// Kills what is left of the program, reads the last output and reaps the leader, which has
@@ -218,6 +250,9 @@ impl Child {
         // Also after a normal exit: a grandchild may hold our end of the pipes open for ever. The
         // leader is not reaped yet, so the group's number cannot belong to anybody else.
         self.signal(Signal::KILL);
+        if let Some(group) = &self.group {
+            group.end(ENDED_WITHIN);
+        }
         self.family.end(ENDED_WITHIN);
         let until = Instant::now() + LAST_WORDS;
         while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
@@ -239,7 +274,7 @@ impl Drop for Child {
         if self.reaped {
             return;
         }
-        self.signal(Signal::KILL);
+        self.kill();
         self.family.end(LAST_WORDS);
         // Not waited for any longer: a process stuck in the kernel must not hold the agent up.
         self.pipes = [None, None];
@@ -255,17 +290,18 @@ fn read_order(mut orders: &PipeReader) -> io::Result<Option<u8>> {
     Ok((orders.read(&mut byte)? == 1).then_some(byte[0]))
 }
 
-/// Kills the processes of a child that an earlier run of the agent left behind, as far as they live:
-/// the group by its handle, what got away from it by its mark.
-pub(crate) fn kill_orphan(handle: &Handle, mark: &OsStr) {
+/// Kills the group of a child that an earlier run of the agent left behind, as far as it lives.
+pub(crate) fn kill_orphan(handle: &Handle) {
     let Some(pid) = Pid::from_raw(handle.pid) else { return };
-    if !boot_id().is_ok_and(|id| id == handle.boot_id) {
-        return;
-    }
-    if proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time) {
+    let is_this_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
+    if is_this_boot && proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time) {
         rustix::process::kill_process_group(pid, Signal::KILL).ok();
     }
-    family::kill_marked(mark, ENDED_WITHIN);
+}
+
+/// Kills all whose mark begins so, wherever they went.
+pub(crate) fn kill_marked(beginning: &OsStr) {
+    family::kill_marked(beginning, ENDED_WITHIN);
 }
 
 #[cfg(test)]

@@ -64,6 +64,15 @@ pub(super) fn all() -> BTreeMap<u32, Stat> {
     pids.filter_map(|pid| Some((pid, stat(to_pid(pid)?).ok()?))).collect()
 }
 
+/// Our own children, of whichever thread.
+pub(super) fn children() -> Vec<u32> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let list = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).ok();
+    // Each ends with a space.
+    let lists: String = threads.filter_map(list).collect();
+    lists.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 pub(super) fn to_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }

@@ -15,14 +15,18 @@ fn shell(script: &str) -> Child {
 }
 
 fn marked(mark: &str, script: &str) -> Child {
-    Child::start(&Program {
+    grouped(mark, script, None)
+}
+
+fn grouped(mark: &str, script: &str, group: Option<Group>) -> Child {
+    let program = Program {
         mark: mark.into(),
         path: "/bin/sh".into(),
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
         dir: "/".into(),
-    })
-    .unwrap()
+    };
+    Child::start(&program, group).unwrap()
 }
 
 fn run(mut child: Child) -> (ExitStatus, Vec<(Stream, String)>) {
@@ -143,8 +147,11 @@ fn an_orphan_is_killed_by_its_handle_and_a_stranger_with_its_pid_is_not() {
     let child = shell("sleep 1000");
     let handle = child.handle().unwrap();
     let stranger = Handle { start_time: handle.start_time + 1, ..handle.clone() };
-    kill_orphan(&stranger, "another".as_ref());
+    kill_orphan(&stranger);
     assert!(!child.has_exited().unwrap());
-    kill_orphan(&handle, "another".as_ref());
+    let before = Handle { boot_id: "another".into(), ..handle };
+    kill_orphan(&before);
+    assert!(!child.has_exited().unwrap());
+    kill_orphan(&handle);
     wait_gone(&handle.pid.to_string());
 }

@@ -36,6 +36,12 @@ pub(crate) fn speed(subcommand: &str) -> Program {
 }
 
 /// The mark of a job's processes: no two jobs of any agents on this machine share a work folder.
-pub(crate) fn mark(work: &Path) -> OsString {
+fn mark(work: &Path) -> OsString {
     work.into()
+}
+
+/// How the marks of all jobs begin whose records are in this folder.
+pub(crate) fn all_marks(state_dir: &Path) -> OsString {
+    // With the slash at its end, or another folder's name might begin like this one's.
+    state_dir.join("jobs/").into()
 }

@@ -2,4 +2,4 @@
 
 mod local;
 
-pub(crate) use local::{engine, mark, speed};
+pub(crate) use local::{all_marks, engine, speed};

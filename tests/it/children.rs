@@ -1,7 +1,10 @@
-//! `worker limit`, which limits itself and becomes the program it is given.
+//! Jobs' programs: `worker limit`, which limits itself and becomes the program it is given, and what an
+//! earlier run left behind.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+
+use crate::support::{Backend, Home};
 
 fn limited(bounds: &str, program: &[&str], stdin: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_worker"))
@@ -58,4 +61,21 @@ fn what_cannot_be_limited_is_not_run() {
     assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), ""));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(told, "worker: `cores=0` is no limit\n");
+}
+
+#[test]
+fn what_bears_the_mark_of_a_job_here_ends_at_a_start_whatever_its_record_says() {
+    let (home, other, backend) = (Home::new(), Home::new(), Backend::start());
+    let marked = |home: &Home| {
+        let mark = home.path("state/jobs/some/work");
+        Command::new("/bin/sleep").arg("1000").env("WORKER_MARK", mark).spawn().unwrap()
+    };
+    let (mut ours, mut theirs) = (marked(&home), marked(&other));
+    let mut worker = home.worker(&backend.url(), &[]);
+    worker.wait_log("registered");
+    assert!(ours.try_wait().unwrap().is_some());
+    assert!(theirs.try_wait().unwrap().is_none());
+    theirs.kill().unwrap();
+    theirs.wait().unwrap();
+    worker.stop();
 }

@@ -1,9 +1,10 @@
 //! Real programs, watched to every end that one can have.
 
 use std::io::{Write as _, pipe};
+use std::path::Path;
 
 use super::*;
-use crate::process::Program;
+use crate::process::{Group, Groups, Program};
 use crate::reading::HostUsage;
 
 /// How a script says that it may be ordered about.
@@ -13,8 +14,8 @@ const READY: &str = r#"echo '{"progress":5,"operation":"ready"}'"#;
 struct Script {
     run: Run,
     reports: Vec<Report>,
-    metrics: Object,
     log: Vec<String>,
+    metrics: Object,
 }
 
 fn limits() -> Limits {
@@ -23,19 +24,23 @@ fn limits() -> Limits {
         memory: 1 << 30,
         report_every: Duration::from_secs(60),
         grace: Duration::from_millis(200),
-    }
         author: Blame::Job,
+    }
 }
 
 fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
-    let child = Child::start(&Program {
+    run_in(None, script, limits, order)
+}
+
+fn run_in(group: Option<Group>, script: &str, limits: Limits, order: Option<Order>) -> Script {
+    let program = Program {
         mark: format!("test-{}", fastrand::u64(..)).into(),
         path: "/bin/sh".into(),
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
         dir: "/".into(),
-    })
-    .unwrap();
+    };
+    let child = Child::start(&program, group).unwrap();
     let (orders, mut giver) = pipe().unwrap();
     let host = HostUsage {
         cpu_percent: Some(50.0),
@@ -61,13 +66,13 @@ fn run(script: &str, limits: Limits, order: Option<Order>) -> Script {
         read: &mut read,
         energy: &mut energy,
         report: &mut report,
+        log: &mut |line| log.push(line.to_owned()),
     };
     let (run, costs) = watch(child, &mut watch_).unwrap();
     Script { run, reports, log, metrics: metrics(&costs, clock::since_boot()) }
 }
 
 /// A run that is given an order as soon as the script is ready.
-        log: &mut |line| log.push(line.to_owned()),
 fn ordered(script: &str, grace: Duration, order: Order) -> Run {
     let report_every = Duration::from_millis(1);
     run(script, Limits { report_every, grace, ..limits() }, Some(order)).run
@@ -98,13 +103,13 @@ fn what_the_program_says_is_reported_and_never_below_one_or_above_ninety_nine() 
     assert_eq!(percents, [1, 40, 99]);
     let Run::Done(Some(result)) = script.run else { panic!("{:?}", script.run) };
     assert_eq!(result.get("n"), Some(&json!(7)));
+    assert_eq!(script.log, [""; 0], "messages are no log");
 }
 
 #[test]
 fn only_what_was_measured_is_in_the_metrics() {
     let metrics = run("true", limits(), None).metrics;
     assert_eq!(metrics.get("cpuUsageAvg"), Some(&json!(50.0)));
-    assert_eq!(script.log, [""; 0], "messages are no log");
     assert_eq!(metrics.get("ramUsageAvg"), Some(&json!(25.0)));
     assert_eq!(metrics.get("gpuUsageAvg"), None);
     assert!(metrics.contains_key("cpuSeconds") && metrics.contains_key("processingTimeSeconds"));
@@ -120,11 +125,6 @@ fn an_exit_code_comes_with_the_last_words() {
 }
 
 #[test]
-fn a_signal_is_told_from_an_exit_code() {
-    let failure = failure(run("kill -SEGV $$", limits(), None).run);
-    assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(11)));
-    assert_eq!(failure.error, "killed by signal 11");
-#[test]
 fn whoever_wrote_a_program_is_to_blame_for_its_bad_end_and_for_no_other() {
     let ours = Limits { author: Blame::Worker, ..limits() };
     assert_eq!(failure(run("exit 3", ours.clone(), None).run).blame, Blame::Worker);
@@ -133,6 +133,11 @@ fn whoever_wrote_a_program_is_to_blame_for_its_bad_end_and_for_no_other() {
     assert_eq!(failure(run("sleep 1000", short, None).run).blame, Blame::Job);
 }
 
+#[test]
+fn a_signal_is_told_from_an_exit_code() {
+    let failure = failure(run("kill -SEGV $$", limits(), None).run);
+    assert_eq!((failure.reason, failure.signal), (Reason::KilledSignal, Some(11)));
+    assert_eq!(failure.error, "killed by signal 11");
 }
 
 #[test]
@@ -182,11 +187,17 @@ fn a_program_that_floods_its_output_is_ended_within_the_bound() {
 /// A shell that comes to hold 64 MiB, and then waits.
 const HOARD: &str = "h=$(head -c 64M /dev/zero | tr \"\\0\" x); sleep 1000";
 
+/// By the watch, and by the kernel where this machine has control groups.
 fn killed_for_memory(script: &str) {
     let small = Limits { memory: 32 << 20, ..limits() };
-    let failure = failure(run(script, small, None).run);
-    assert_eq!((failure.reason, failure.blame), (Reason::OutOfMemory, Blame::Job));
-    assert_eq!(failure.error, "killed: memory limit of 32 MiB");
+    let state = tempfile::tempdir().unwrap();
+    let groups = Groups::find(Path::new("/"), state.path());
+    let group = groups.as_ref().map(|groups| groups.make("small", small.memory).unwrap());
+    for group in [group, None] {
+        let failure = failure(run_in(group, script, small.clone(), None).run);
+        assert_eq!((failure.reason, failure.blame), (Reason::OutOfMemory, Blame::Job));
+        assert_eq!(failure.error, "killed: memory limit of 32 MiB");
+    }
 }
 
 #[test]
@@ -209,7 +220,7 @@ fn a_program_below_its_memory_limit_is_let_be_and_its_peak_told() {
 
 /// A program that was killed and not by us, and whether the kernel killed one meanwhile.
 fn killed(kernel_killed: bool) -> Failure {
-    let end = End { status: ExitStatus::from_raw(9), why: None, kernel_killed };
+    let end = End { status: ExitStatus::from_raw(9), why: None, ran_out: false, kernel_killed };
     failure(verdict(&end, &limits(), Output::default()))
 }
 

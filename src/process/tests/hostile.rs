@@ -1,4 +1,6 @@
-//! Children that do all they can to stay, to fill the memory or to be lost sight of.
+//! Children that do all they can to stay, or to be lost sight of.
+
+use std::path::Path;
 
 use super::*;
 
@@ -9,29 +11,32 @@ const AWAY: &str = "setsid -f";
 struct Outlived {
     status: ExitStatus,
     lines: Vec<String>,
-    bytes: usize,
 }
 
 /// Runs a script to its end; once it says `now`, it is sent the signal.
+///
+/// Once as it is, and once more in a control group of its own, where this machine has them.
 fn outlive(script: &str, signal: Signal) -> Outlived {
-    outlive_within(BOUND, script, signal)
+    if let Some(place) = place() {
+        let group = place.groups.make("hostile", 1 << 30).unwrap();
+        outlive_in(Some(group), script, signal);
+        assert_eq!(place.left(), [""; 0], "its group is still there");
+    }
+    outlive_in(None, script, signal)
 }
 
-fn outlive_within(bound: Duration, script: &str, signal: Signal) -> Outlived {
+fn outlive_in(group: Option<Group>, script: &str, signal: Signal) -> Outlived {
     let mark = format!("hostile-{}", fastrand::u64(..));
-    let mut child = marked(&mark, script);
+    let mut child = grouped(&mark, script, group);
     let leader = child.id();
     child.release().unwrap();
-    let (mut lines, mut bytes, mut said) = (vec![], 0, false);
+    let (mut lines, mut said) = (vec![], false);
     let mut sink = |line: &str| {
         said |= line == "now";
-        bytes += line.len();
-        if lines.len() < 100 {
-            lines.push(line.to_owned());
-        }
+        lines.push(line.to_owned());
         said
     };
-    let until = Instant::now() + bound;
+    let until = Instant::now() + BOUND;
     let mut ready = false;
     while child.wait(BOUND, None, &mut |_, line| ready |= sink(line)).unwrap() != Woken::Exited {
         assert!(Instant::now() < until, "the child does not end");
@@ -44,7 +49,33 @@ fn outlive_within(bound: Duration, script: &str, signal: Signal) -> Outlived {
     assert!(began.elapsed() < ENDED_WITHIN + LAST_WORDS, "its end took {:?}", began.elapsed());
     assert_eq!(living(&mark), [0; 0], "something of it lives on");
     assert!(!is_listed(&leader.to_string()), "its leader was not reaped");
-    Outlived { status, lines, bytes }
+    Outlived { status, lines }
+}
+
+/// Where a test makes its groups.
+struct Place {
+    groups: Groups,
+    state: tempfile::TempDir,
+}
+
+/// Nothing where none can be made. `tests/run` says where they can, and there they must.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+fn place() -> Option<Place> {
+    let state = tempfile::tempdir().unwrap();
+    let groups = Groups::find(Path::new("/"), state.path());
+    let must = std::env::var_os("WORKER_TEST_GROUPS").is_some();
+    assert!(groups.is_some() || !must, "this machine has control groups, and none can be made");
+    Some(Place { groups: groups?, state })
+}
+
+impl Place {
+    /// The groups that are there.
+    fn left(&self) -> Vec<String> {
+        let names =
+            fs::read_dir(self.groups.place()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap());
+        names.filter(|name| name.starts_with(&self.groups.prefix)).collect()
+    }
 }
 
 #[test]
@@ -117,48 +148,83 @@ fn zombies_that_nobody_waits_for_go_with_their_parent() {
     assert!(!is_listed(&seen.lines[0]));
 }
 
-/// For the flood, however long.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// How much a flood is; `WORKER_TEST_FLOOD=10G` makes it the real one.
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
-fn flood() -> String {
-    std::env::var("WORKER_TEST_FLOOD").unwrap_or_else(|_| "200M".into())
-}
-
 #[test]
-fn a_flood_of_lines_is_read_to_its_end_and_not_kept() {
-    let line = "x".repeat(1000);
-    let seen = outlive_within(PATIENCE, &format!("yes {line} | head -c {}", flood()), Signal::KILL);
-    assert!(seen.status.success() && seen.bytes >= 190 << 20, "{}", seen.bytes);
-}
-
-#[test]
-fn a_line_as_long_as_a_flood_is_cut() {
-    let seen = outlive_within(
-        PATIENCE,
-        &format!("head -c {} /dev/zero | tr '\\0' x", flood()),
-        Signal::KILL,
-    );
-    assert_eq!((seen.lines.len(), seen.bytes), (1, 4096));
-}
-
-#[test]
-fn an_orphans_strays_are_killed_by_its_mark_and_nobody_else_is() {
-    let mark = format!("left-{}", fastrand::u64(..));
+fn what_bears_a_mark_that_begins_so_is_killed_and_nobody_else_is() {
+    let folder = format!("left-{}/jobs/", fastrand::u64(..));
+    let mark = format!("{folder}1/work");
     let mut child = marked(&mark, &format!("{AWAY} sleep 1000; echo now; read end"));
-    let bystander = shell("sleep 1000");
-    let handle = child.handle().unwrap();
+    let bystander = marked(&format!("x{folder}1/work"), "sleep 1000");
     child.release().unwrap();
     let mut said = false;
     while !said {
         child.wait(BOUND, None, &mut |_, line| said = line == "now").unwrap();
     }
-    let (pid, start_time) = (handle.pid, handle.start_time);
-    let before = Handle { pid, start_time, boot_id: "another".into() };
-    kill_orphan(&before, mark.as_ref());
     assert_eq!(living(&mark).len(), 2);
-    kill_orphan(&handle, mark.as_ref());
+    kill_marked(folder.as_ref());
     assert_eq!(living(&mark), [0; 0]);
     assert!(!bystander.has_exited().unwrap());
+}
+
+#[test]
+fn what_an_agent_left_in_its_groups_ends_with_the_next_one_and_the_groups_go() {
+    let Some(place) = place() else { return };
+    let group = place.groups.make("left", 1 << 30).unwrap();
+    let mut child = grouped("left", &format!("{AWAY} sleep 1000; echo now; read end"), Some(group));
+    child.release().unwrap();
+    let mut said = false;
+    while !said {
+        child.wait(BOUND, None, &mut |_, line| said = line == "now").unwrap();
+    }
+    assert_eq!(place.left().len(), 1);
+    Groups::find(Path::new("/"), place.state.path()).unwrap();
+    assert_eq!(place.left(), [""; 0]);
+    assert!(child.has_exited().unwrap());
+}
+
+#[test]
+fn a_group_counts_what_its_program_used_with_all_it_started() {
+    let Some(place) = place() else { return };
+    let script = "(h=$(head -c 32M /dev/zero | tr '\\0' x)); \
+                  (i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); exit 0";
+    let group = place.groups.make("used", 1 << 30).unwrap();
+    let mut child = grouped("used", script, Some(group));
+    child.release().unwrap();
+    while child.wait(BOUND, None, &mut |_, _| {}).unwrap() != Woken::Exited {}
+    let used = child.usage();
+    assert!(used.cpu.unwrap() > Duration::from_millis(10), "{used:?}");
+    assert!(used.peak_memory_mb.unwrap() > 32.0, "{used:?}");
+    assert!(!child.ran_out_of_memory());
+    child.finish(&mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn zombies_that_a_program_leaves_to_us_go_while_it_runs_in_a_group_too() {
+    let Some(place) = place() else { return };
+    let script =
+        "i=0; while [ $i -lt 20 ]; do (setsid -f sh -c 'echo $$'); i=$((i+1)); done; read end";
+    let mut child =
+        grouped("zombies", script, Some(place.groups.make("zombies", 1 << 30).unwrap()));
+    child.release().unwrap();
+    let mut pids: Vec<String> = vec![];
+    while pids.len() < 20 {
+        child.wait(BOUND, None, &mut |_, line| pids.push(line.to_owned())).unwrap();
+    }
+    let until = Instant::now() + BOUND;
+    while pids.iter().any(|pid| is_listed(pid)) {
+        assert!(Instant::now() < until, "they are not reaped");
+        child.usage();
+    }
+    child.signal(Signal::KILL);
+    run(child);
+}
+
+#[test]
+fn a_fork_bomb_is_bounded_and_ended_as_a_whole() {
+    let Some(place) = place() else { return };
+    let group = place.groups.make("bomb", 1 << 30).unwrap();
+    group.set("pids.max", "100").unwrap();
+    let script = "b() { b 2>/dev/null & b 2>/dev/null & wait; }; echo now; b";
+    let seen = outlive_in(Some(group), script, Signal::KILL);
+    assert_eq!(seen.status.signal(), Some(9));
+    assert_eq!(place.left(), [""; 0]);
 }

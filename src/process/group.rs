@@ -1,0 +1,321 @@
+//! A control group for each job, where we may make one: its limits hold for all of a program's
+//! processes together, and nothing a program starts gets out of it.
+//!
+//! With version 2 that is where the agent's own group was handed to it (systemd's `Delegate=yes`).
+//! Processes are only in leaves there, so the agent goes into one of its own first. With version 1
+//! it is wherever we may write, a folder in the hierarchy of each controller. Whatever differs between
+//! the two has names of its own: a file that is not there belongs to the other version.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::num::NonZero;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Access, access, getxattr};
+use rustix::process::geteuid;
+
+use super::family;
+use super::proc::{self, Stat, Usage, to_pid};
+use super::{ENDED_WITHIN, LAST_WORDS, LOOK_EVERY};
+use crate::cgroup::{Hierarchies, V2, line_of};
+
+/// Where the agent itself goes.
+const LEAF: &str = "qubix-worker";
+
+/// What is asked of version 1, the first of it for sure.
+const CONTROLLERS_V1: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+
+/// And of version 2, where CPU time is counted in any case.
+const CONTROLLERS_V2: [&str; 4] = ["memory", "pids", "cpu", "io"];
+
+/// Processes and threads of one job. Far more than any needs, and far fewer than a machine has.
+const PROCESSES: u64 = 8192;
+
+/// What a group of version 1 weighs for each processor: as much as a thread at niceness 10, since
+/// others there are single threads and not groups.
+const SHARES: usize = 110;
+
+/// Where groups are made.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    /// One of version 2, or one for each controller of version 1, that of the memory first.
+    parents: Vec<PathBuf>,
+    /// How the names of ours begin, of all that there may be.
+    pub(super) prefix: String,
+}
+
+impl Groups {
+    /// Finds where groups can be made, and ends what an earlier agent on the same state directory,
+    /// which is held by us now, left in its own. `root` is `/`.
+    pub(crate) fn find(root: &Path, state_dir: &Path) -> Option<Self> {
+        let found = Hierarchies::read(root);
+        let delegated = delegated(&found).map(|parent| vec![parent]);
+        let parents = delegated.or_else(|| version_1(&found))?;
+        // Unlike its path it has no length and no odd characters.
+        let (dev, ino) = fs::metadata(state_dir).map(|meta| (meta.dev(), meta.ino())).ok()?;
+        let groups = Self { parents, prefix: format!("qubix-worker-{dev:x}-{ino:x}-") };
+        groups.sweep();
+        // Also in a container that shows them for reading only.
+        groups.make("probe", u64::MAX).ok()?;
+        Some(groups)
+    }
+
+    /// The folder in which they are.
+    pub(crate) fn place(&self) -> &Path {
+        &self.parents[0]
+    }
+
+    /// Makes a group, which goes when it is dropped. The name is nobody else's meanwhile.
+    pub(crate) fn make(&self, name: &str, memory: u64) -> io::Result<Group> {
+        let name = format!("{}{name}", self.prefix);
+        let mut group = Group { dirs: vec![] };
+        for parent in &self.parents {
+            let dir = parent.join(&name);
+            fs::create_dir(&dir)?;
+            group.dirs.push(dir);
+        }
+        group.limit(memory)?;
+        Ok(group)
+    }
+
+    fn sweep(&self) {
+        let mut left = BTreeSet::new();
+        for entry in self.parents.iter().flat_map(fs::read_dir).flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(&self.prefix)) {
+                left.insert(name);
+            }
+        }
+        for name in left {
+            let dirs = self.parents.iter().map(|parent| parent.join(&name));
+            drop(Group { dirs: dirs.filter(|dir| dir.is_dir()).collect() });
+        }
+    }
+}
+
+/// Our group of version 2, or the one above it, if we may divide it.
+fn delegated(found: &Hierarchies) -> Option<PathBuf> {
+    let own = found.chain(V2)?.group;
+    // There already: systemd can put us into a leaf by itself.
+    let parent = if own.ends_with(LEAF) { own.parent()?.to_owned() } else { own };
+    let control = parent.join("cgroup.subtree_control");
+    let offered = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
+    let offers = |name: &str| offered.split_whitespace().any(|offered| offered == name);
+    let may = || access(&control, Access::WRITE_OK).is_ok() && is_handed_over(&parent);
+    if !offers(CONTROLLERS_V2[0]) || !may() {
+        return None;
+    }
+    enter(&parent.join(LEAF)).ok()?;
+    for name in CONTROLLERS_V2.into_iter().filter(|name| offers(name)) {
+        let enabled = put(&control, &format!("+{name}"));
+        if enabled.is_err() && name == CONTROLLERS_V2[0] {
+            // Others are in the group besides us.
+            put(&parent.join("cgroup.procs"), &process::id().to_string()).ok();
+            fs::remove_dir(parent.join(LEAF)).ok();
+            return None;
+        }
+    }
+    Some(parent)
+}
+
+fn enter(leaf: &Path) -> io::Result<()> {
+    fs::create_dir(leaf).or_else(|error| if leaf.is_dir() { Ok(()) } else { Err(error) })?;
+    put(&leaf.join("cgroup.procs"), &process::id().to_string())
+}
+
+/// Root may write everywhere, but the groups of a running systemd are systemd's.
+fn is_handed_over(group: &Path) -> bool {
+    let says = |name| {
+        let mut value = [0; 8];
+        getxattr(group, name, &mut value).is_ok_and(|len| value[..len] == *b"1")
+    };
+    !geteuid().is_root()
+        || !Path::new("/run/systemd/system").exists()
+        || says("trusted.delegate")
+        || says("user.delegate")
+}
+
+fn version_1(found: &Hierarchies) -> Option<Vec<PathBuf>> {
+    let own = |name| found.chain(name).map(|chain| chain.group);
+    let writable = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
+    let mut parents = vec![own(CONTROLLERS_V1[0]).filter(writable)?];
+    for parent in CONTROLLERS_V1[1..].iter().filter_map(|name| own(name)).filter(writable) {
+        // Some are mounted as one.
+        if !parents.contains(&parent) {
+            parents.push(parent);
+        }
+    }
+    Some(parents)
+}
+
+/// A job's group. Dropping it kills all that is in it, and removes it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The first is where the memory is counted.
+    dirs: Vec<PathBuf>,
+}
+
+impl Group {
+    fn limit(&self, memory: u64) -> io::Result<()> {
+        self.set("pids.max", &PROCESSES.to_string())?;
+        if memory < u64::MAX {
+            let memory = memory.to_string();
+            self.set("memory.max", &memory)?;
+            self.set("memory.limit_in_bytes", &memory)?;
+            // Not by way of the swap either, where that is counted.
+            self.set("memory.swap.max", "0")?;
+            self.set("memory.memsw.limit_in_bytes", &memory)?;
+        }
+        // A job without some of its processes is of no use.
+        self.set("memory.oom.group", "1")?;
+        let shares = SHARES * thread::available_parallelism().map_or(1, NonZero::get);
+        // Of version 2 it stands beside the agent itself.
+        let weights = [
+            ("cpu.weight", "10"),
+            ("cpu.shares", &shares.to_string()),
+            ("io.weight", "default 10"),
+        ];
+        for (file, weight) in weights {
+            if let Err(error) = self.set(file, weight) {
+                log::debug!("{error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the file wherever there is one of that name.
+    pub(super) fn set(&self, file: &str, value: &str) -> io::Result<()> {
+        let files = self.dirs.iter().map(|dir| dir.join(file));
+        let mut present = files.filter(|path| path.exists());
+        present.try_for_each(|path| put(&path, value))
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    /// Takes a process in, and with it all that it will start; or leaves it where it was.
+    pub(super) fn admit(&self, pid: u32) -> io::Result<()> {
+        let pid = pid.to_string();
+        let admitted = self.dirs.iter().try_for_each(|dir| put(&dir.join("cgroup.procs"), &pid));
+        if admitted.is_err() {
+            // Of version 1 it may be in some: with the others' end it would be killed.
+            for parent in self.dirs.iter().filter_map(|dir| dir.parent()) {
+                put(&parent.join("cgroup.procs"), &pid).ok();
+            }
+        }
+        admitted
+    }
+
+    /// What all that ever was in it has used; memory with the files that are cached for it.
+    pub(super) fn usage(&self) -> Usage {
+        let micros = self.text("cpu.stat").and_then(|stat| line_of(&stat, "usage_usec"));
+        let nanos = || self.number("cpuacct.usage").map(Duration::from_nanos);
+        let peak = self.number("memory.peak").or_else(|| self.number("memory.max_usage_in_bytes"));
+        let now = || self.number("memory.usage_in_bytes");
+        Usage {
+            cpu: micros.map(Duration::from_micros).or_else(nanos),
+            peak_memory_mb: peak.map(|bytes| bytes as f64 / f64::from(1 << 20)),
+            memory: self.number("memory.current").or_else(now).unwrap_or(0),
+        }
+    }
+
+    /// Whether the kernel has killed in it because of its own limit, and not for lack of memory
+    /// elsewhere.
+    pub(super) fn ran_out_of_memory(&self) -> bool {
+        let count = |file, name| self.text(file).and_then(|text| line_of(&text, name)).unwrap_or(0);
+        let killed = count("memory.events", "oom_kill") + count("memory.oom_control", "oom_kill");
+        killed > 0 && (count("memory.events", "oom") > 0 || self.was_full())
+    }
+
+    /// Version 1 does not count how often there was no room.
+    fn was_full(&self) -> bool {
+        let limit = self.number("memory.limit_in_bytes").unwrap_or(u64::MAX);
+        let peaks = ["memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes"];
+        // A page that does not fit is not counted.
+        peaks
+            .into_iter()
+            .filter_map(|peak| self.number(peak))
+            .any(|peak| peak.saturating_add(1 << 20) >= limit)
+    }
+
+    /// Kills all that is in it, and does not wait for its end.
+    pub(super) fn kill(&self) {
+        // At once and for all, since Linux 5.14.
+        if self.dirs.iter().any(|dir| put(&dir.join("cgroup.kill"), "1").is_ok()) {
+            return;
+        }
+        // Else one by one; none of them starts another meanwhile.
+        self.set("pids.max", "0").ok();
+        for (pid, stat) in self.processes() {
+            family::kill(pid, &stat);
+        }
+    }
+
+    /// The same, and waits for it within a bound.
+    pub(super) fn end(&self, within: Duration) {
+        self.kill();
+        family::end_all(within, || self.processes());
+    }
+
+    fn processes(&self) -> Vec<(u32, Stat)> {
+        let stat = |pid| Some((pid, proc::stat(to_pid(pid)?).ok()?));
+        let mut found: Vec<_> = self.listed().into_iter().filter_map(stat).collect();
+        // One that ended meanwhile may have left its number to another process.
+        let still = self.listed();
+        found.retain(|(pid, stat)| still.contains(pid) && !stat.is_zombie);
+        found
+    }
+
+    fn listed(&self) -> BTreeSet<u32> {
+        let text = self.text("cgroup.procs").unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Removes the folders, as soon as the kernel has done with what was in them.
+    fn remove(&mut self) {
+        let until = Instant::now() + LAST_WORDS;
+        let gone = |dir: &PathBuf| match fs::remove_dir(dir) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        loop {
+            self.dirs.retain(|dir| !gone(dir));
+            let Some(dir) = self.dirs.first() else { return };
+            if Instant::now() >= until {
+                return log::warn!("cannot remove {}: the next start tries again", dir.display());
+            }
+            family::wait(&mut [], LOOK_EVERY);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.listed().is_empty() {
+            self.end(ENDED_WITHIN);
+        }
+        self.remove();
+    }
+}
+
+/// Writes a file of the kernel's, which takes a value at once or refuses it.
+fn put(path: &Path, value: &str) -> io::Result<()> {
+    let written = File::options()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests;
