@@ -25,7 +25,7 @@ impl Disk {
             "cp {state}/speed.json {speed} && mount -t tmpfs -o size={megabytes}m,mode=700 none {state} \
              && cp {speed} {state} && echo mounted && exec tail -f /dev/null"
         );
-        let holder = Program::spawn("unshare", &["-rm", "sh", "-c", &script], &[PATH]);
+        let holder = Program::start_at("unshare", &["-rm", "sh", "-c", &script], &[PATH]);
         holder.wait_line(super::Stream::Out, "mounted");
         Self { home, holder }
     }
@@ -74,6 +74,6 @@ impl Home {
         let run = run.iter().map(String::as_str);
         let worker = env!("CARGO_BIN_EXE_worker");
         let args: Vec<&str> = args.iter().copied().chain([worker]).chain(run).collect();
-        Program::spawn(tool, &args, &[PATH])
+        Program::start_at(tool, &args, &[PATH])
     }
 }

@@ -127,27 +127,6 @@ impl Drop for Home {
     }
 }
 
-impl Drop for Home {
-    /// The control groups of a worker that was killed are for the next one to remove, which never comes.
-    fn drop(&mut self) {
-        let Ok(state) = fs::metadata(self.path("state")) else { return };
-        let prefix = format!("qubix-worker-{:x}-{:x}-", state.dev(), state.ino());
-        let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        for line in ours.lines() {
-            let Some((controllers, group)) = line.split_once(':').and_then(|l| l.1.split_once(':'))
-            else {
-                continue;
-            };
-            let parent = format!("/sys/fs/cgroup/{controllers}{group}");
-            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                    fs::remove_dir(entry.path()).ok();
-                }
-            }
-        }
-    }
-}
-
 /// A compute job as the documentation shows one.
 pub(crate) fn job(id: &str, kernel: &str, amount: f64) -> Value {
     json!({"id": id, "modelType": "compute", "computeNeeded": amount,

@@ -486,7 +486,7 @@ fn a_loss_that_the_disk_has_not_taken_is_neither_told_nor_run_again_before() {
     for _ in 0..3 {
         assert_eq!(starts(&desk.offered(vec![offer("job-1")])), []);
     }
-    let ask = Action::Ask { key: key("job-1"), id: id("job-1") };
+    let ask = Action::Errand(Errand::Ask { key: key("job-1"), id: id("job-1") });
     assert_eq!(desk.event(Event::Lost { key: key("job-1") }), [ask]);
     assert_eq!(desk.asked(&key("job-1"), Ok(JobState::Running)), [send(&key("job-1"))]);
 }
