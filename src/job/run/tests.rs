@@ -23,7 +23,7 @@ fn limits() -> Limits {
         time: Duration::from_secs(60),
         memory: 1 << 30,
         report_every: Duration::from_secs(60),
-        grace: Duration::from_millis(200),
+        grace: Duration::from_secs(10),
         author: Blame::Job,
     }
 }
