@@ -1,7 +1,8 @@
 //! The thread that carries progress, questions and completions. It decides nothing but the order:
-//! questions and completions first, then the newest progress of each job.
+//! questions and completions first, then the newest progress of each job, each in its turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::mem;
 use std::sync::mpsc::{Receiver, SendError, Sender, TryRecvError};
 
 use super::Shared;
@@ -15,7 +16,8 @@ use crate::work::{JobId, Key, LogLine, Report};
 #[derive(Default)]
 struct Bag {
     errands: VecDeque<Errand>,
-    progress: BTreeMap<Key, (JobId, Box<Report>)>,
+    /// One of each job at most, of those that wait longest the first.
+    progress: VecDeque<(Key, JobId, Box<Report>)>,
 }
 
 pub(super) fn run(shared: &Shared, orders: &Receiver<Errand>, events: &Sender<Event>) {
@@ -64,27 +66,30 @@ impl Bag {
 
     fn next(&mut self) -> Option<Errand> {
         self.errands.pop_front().or_else(|| {
-            let (key, (id, report)) = self.progress.pop_first()?;
+            let (key, id, report) = self.progress.pop_front()?;
             Some(Errand::Progress { key, id, report })
         })
     }
 
     fn put(&mut self, errand: Errand) {
         match errand {
-            Errand::Progress { key, id, mut report } => {
-                if let Some((_, older)) = self.progress.remove(&key) {
-                    let mut lines = older.lines;
-                    lines.append(&mut report.lines);
-                    LogLine::keep_newest(&mut lines);
-                    report.lines = lines;
-                }
-                self.progress.insert(key, (id, report));
-            }
-            Errand::DropProgress { key } => {
-                self.progress.remove(&key);
-            }
+            Errand::Progress { key, id, report } => self.put_progress(key, id, report),
+            Errand::DropProgress { key } => self.progress.retain(|(of, ..)| *of != key),
             Errand::Ask { .. } | Errand::Send { .. } => self.errands.push_back(errand),
         }
+    }
+
+    /// The newest takes the place of the older, so that where each call takes long no job's reports
+    /// keep those of another waiting for ever.
+    fn put_progress(&mut self, key: Key, id: JobId, mut report: Box<Report>) {
+        let Some((.., waiting)) = self.progress.iter_mut().find(|(of, ..)| *of == key) else {
+            return self.progress.push_back((key, id, report));
+        };
+        let mut lines = mem::take(&mut waiting.lines);
+        lines.append(&mut report.lines);
+        LogLine::keep_newest(&mut lines);
+        report.lines = lines;
+        *waiting = report;
     }
 }
 
@@ -176,7 +181,7 @@ mod tests {
     fn the_newest_progress_of_a_job_wins_and_takes_the_lines_of_the_older_along() {
         let mut bag = bag([progress("a", 1), progress("b", 5), progress("a", 2), progress("a", 3)]);
         assert_eq!(bag.progress.len(), 2, "one of each job");
-        let (_, report) = bag.progress.remove(&key("a")).unwrap();
+        let (_, _, report) = bag.progress.pop_front().unwrap();
         let lines: Vec<&str> = report.lines.iter().map(|line| line.text.as_str()).collect();
         assert_eq!((report.percent, &lines[..]), (3, &["1 %", "2 %", "3 %"][..]));
     }
@@ -185,7 +190,20 @@ mod tests {
     fn what_waits_of_a_job_that_has_ended_is_dropped() {
         let ended = Errand::DropProgress { key: key("a") };
         let bag = bag([progress("a", 1), progress("b", 5), ended]);
-        assert_eq!(bag.progress.into_keys().collect::<Vec<_>>(), [key("b")]);
+        assert_eq!(bag.progress.into_iter().map(|(key, ..)| key).collect::<Vec<_>>(), [key("b")]);
+    }
+
+    #[test]
+    fn each_job_has_its_turn_however_often_another_reports() {
+        let mut bag = bag(["a", "b", "c"].map(|name| progress(name, 1)));
+        let mut carried = vec![];
+        for percent in 2..8 {
+            let Some(Errand::Progress { id, .. }) = bag.next() else { panic!("nothing waits") };
+            // While it was carried, each of them got on.
+            ["a", "b", "c"].into_iter().for_each(|name| bag.put(progress(name, percent)));
+            carried.push(id.as_str().to_owned());
+        }
+        assert_eq!(carried, ["a", "b", "c", "a", "b", "c"]);
     }
 
     #[test]
