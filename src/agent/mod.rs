@@ -312,9 +312,9 @@ impl Hands<'_, '_> {
         if self.unbooked.is_empty() || now < self.book_again {
             return;
         }
-        let (store, price) = (&self.shared.store, self.shared.config.identity.price);
-        self.unbooked
-            .retain(|key, booking| store.book_again(key, booking, price, clock::wall()).is_err());
+        let shared = self.shared;
+        let price = shared.config.identity.price;
+        shared.store.book_again(&mut self.unbooked, price, clock::wall());
         self.book_again = now + RECORD_AGAIN;
     }
 

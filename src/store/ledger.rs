@@ -140,8 +140,13 @@ pub(super) fn line(
     line.to_string()
 }
 
+/// Whether the outcome of this attempt is among those that the ledger knows.
+pub(super) fn has_line(known: &Booked, key: &Key, record: &Record, outcome: &Outcome) -> bool {
+    known.get(&(key.clone(), record.attempt.number)) == Some(&ended(outcome))
+}
+
 /// The outcome's time as a line has it.
-pub(super) fn ended(outcome: &Outcome) -> String {
+fn ended(outcome: &Outcome) -> String {
     clock::rfc3339(outcome.at)
 }
 

@@ -15,7 +15,7 @@ mod recover;
 mod reserve;
 mod speed;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -174,21 +174,23 @@ impl Store {
         self.end_booking(key, record, outcome, now)
     }
 
-    /// Books a delivery that could not be booked before, of which the line may be there already.
+    /// Books what could not be booked before, of which the lines may be there already. What the disk
+    /// still does not take stays in the list.
     pub(crate) fn book_again(
         &self,
-        key: &Key,
-        booking: &Booking,
+        unbooked: &mut BTreeMap<Key, Booking>,
         price: f64,
         now: SystemTime,
-    ) -> Result<(), String> {
-        let (record, outcome) = self.outcome(key).map_err(|error| self.unreadable(key, &error))?;
-        let known = self.ledger().booked(&BTreeSet::from([key.clone()]));
-        let known = known.map_err(|error| error.to_string())?;
-        if known.get(&(key.clone(), record.attempt.number)) == Some(&ledger::ended(&outcome)) {
-            return self.end_booking(key, record, outcome, now);
-        }
-        self.book(key, booking, price, now)
+    ) {
+        // Once for all of them: it takes a while to read a full ledger, and the loop waits.
+        let Ok(known) = self.ledger().booked(&unbooked.keys().cloned().collect()) else { return };
+        let book = |key: &Key, booking: &Booking| match self.outcome(key) {
+            Ok((record, outcome)) if ledger::has_line(&known, key, &record, &outcome) => {
+                self.end_booking(key, record, outcome, now)
+            }
+            Ok(_) | Err(_) => self.book(key, booking, price, now),
+        };
+        unbooked.retain(|key, booking| book(key, booking).is_err());
     }
 
     fn end_booking(

@@ -109,8 +109,7 @@ impl Store {
     fn end_bookings(&self, records: &mut [(Key, Record)], booked: &Booked, now: SystemTime) {
         for (key, record) in records {
             if let Phase::Finished { outcome, .. } = &record.phase
-                && booked.get(&(key.clone(), record.attempt.number))
-                    == Some(&ledger::ended(outcome))
+                && ledger::has_line(booked, key, record, outcome)
             {
                 record.phase = Phase::Delivered { outcome: outcome.clone(), at: now };
                 // The ledger is witness enough until the disk has room again.

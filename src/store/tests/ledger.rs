@@ -193,9 +193,11 @@ fn a_booking_that_is_made_again_adds_no_second_line() {
     book(&store, "job-1");
     // As if only the line had found room.
     fs::write(store.record_path(&key), waiting).unwrap();
-    store.book_again(&key, &Booking::Delivered, 2.5, now()).unwrap();
-    assert!(is_delivered(&store, "job-1"));
     finish(&store, "job-2");
-    store.book_again(&super::key("job-2"), &Booking::Delivered, 2.5, now()).unwrap();
+    let keys = [key, super::key("job-2"), super::key("job-3")];
+    let mut unbooked = BTreeMap::from(keys.map(|key| (key, Booking::Delivered)));
+    store.book_again(&mut unbooked, 2.5, now());
+    assert!(is_delivered(&store, "job-1") && is_delivered(&store, "job-2"));
     assert_eq!(ids(&store), ["job-1", "job-2"]);
+    assert_eq!(unbooked.into_keys().collect::<Vec<_>>(), [super::key("job-3")], "not recorded yet");
 }
