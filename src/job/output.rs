@@ -29,10 +29,10 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Whether the line is log, and no message.
-    pub(super) fn take(&mut self, stream: Stream, line: &str, at: SystemTime) -> bool {
+    /// Returns the line as it is logged, unless it is a message.
+    pub(super) fn take(&mut self, stream: Stream, line: &str, at: SystemTime) -> Option<&str> {
         if stream == Stream::Stdout && self.take_message(line) {
-            return false;
+            return None;
         }
         let text = text::clean(line);
         self.last_bytes += text.len();
@@ -46,7 +46,7 @@ impl Output {
         if self.unreported.len() > 2 * LogLine::LINES_MAX {
             LogLine::keep_newest(&mut self.unreported);
         }
-        true
+        self.last.back().map(String::as_str)
     }
 
     /// Whether the line was one of the protocol's, and not log.

@@ -91,7 +91,7 @@ pub(crate) struct Watch<'a> {
     /// Tells the energy that the program has cost so far, given the CPU time it has used, in kWh.
     pub(crate) energy: &'a mut dyn FnMut(Option<Duration>) -> Option<f64>,
     pub(crate) report: &'a mut dyn FnMut(Report),
-    /// Keeps the lines that are no messages to us.
+    /// Keeps the lines that are no messages to us, fit for a terminal.
     pub(crate) log: &'a mut dyn FnMut(&str),
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
 
 impl Watch<'_> {
     fn hear(&mut self, output: &mut Output, stream: Stream, line: &str) {
-        if output.take(stream, line, clock::wall()) {
+        if let Some(line) = output.take(stream, line, clock::wall()) {
             (self.log)(line);
         }
     }

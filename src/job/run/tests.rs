@@ -107,6 +107,12 @@ fn what_the_program_says_is_reported_and_never_below_one_or_above_ninety_nine() 
 }
 
 #[test]
+fn what_is_logged_does_nothing_to_the_terminal_of_whoever_looks_at_it() {
+    let script = run(r"printf 'clear\033[2J\007\tme\n'", limits(), None);
+    assert_eq!(script.log, ["clear[2J\tme"]);
+}
+
+#[test]
 fn only_what_was_measured_is_in_the_metrics() {
     let metrics = run("true", limits(), None).metrics;
     assert_eq!(metrics.get("cpuUsageAvg"), Some(&json!(50.0)));
