@@ -1,5 +1,6 @@
 //! A control group for each job, where we may make one: its limits hold for all of a program's
-//! processes together, and nothing a program starts gets out of it.
+//! processes together, and nothing gets out of it by itself: only who may write to groups as we do, and
+//! does, could.
 //!
 //! With version 2 that is where the agent's own group was handed to it (systemd's `Delegate=yes`).
 //! Processes are only in leaves there, so the agent goes into one of its own first. With version 1
@@ -100,7 +101,7 @@ impl Groups {
 
 /// Our group of version 2, or the one above it, if we may divide it.
 fn delegated(found: &Hierarchies) -> Option<PathBuf> {
-    let own = found.chain(V2)?.group;
+    let own = found.chain(V2).map(|chain| chain.group).filter(|group| holds_us(group))?;
     // There already: systemd can put us into a leaf by itself.
     let parent = if own.ends_with(LEAF) { own.parent()?.to_owned() } else { own };
     let control = parent.join("cgroup.subtree_control");
@@ -123,6 +124,14 @@ fn delegated(found: &Hierarchies) -> Option<PathBuf> {
     Some(parent)
 }
 
+/// Where a container is shown the machine's groups, or another's, and not its own, what looks like ours
+/// is not: a job there would be free of the limits that hold for us.
+fn holds_us(group: &Path) -> bool {
+    let us = process::id().to_string();
+    let listed = fs::read_to_string(group.join("cgroup.procs"));
+    listed.is_ok_and(|listed| listed.lines().any(|pid| pid == us))
+}
+
 fn enter(leaf: &Path) -> io::Result<()> {
     fs::create_dir(leaf).or_else(|error| if leaf.is_dir() { Ok(()) } else { Err(error) })?;
     put(&leaf.join("cgroup.procs"), &process::id().to_string())
@@ -142,9 +151,9 @@ fn is_handed_over(group: &Path) -> bool {
 
 fn version_1(found: &Hierarchies) -> Option<Vec<PathBuf>> {
     let own = |name| found.chain(name).map(|chain| chain.group);
-    let writable = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
-    let mut parents = vec![own(CONTROLLERS_V1[0]).filter(writable)?];
-    for parent in CONTROLLERS_V1[1..].iter().filter_map(|name| own(name)).filter(writable) {
+    let is_ours = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok() && holds_us(dir);
+    let mut parents = vec![own(CONTROLLERS_V1[0]).filter(is_ours)?];
+    for parent in CONTROLLERS_V1[1..].iter().filter_map(|name| own(name)).filter(is_ours) {
         // Some are mounted as one.
         if !parents.contains(&parent) {
             parents.push(parent);

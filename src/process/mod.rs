@@ -1,6 +1,6 @@
 //! Child processes: their own group, held until they are recorded, ended as a whole, output bounded.
-//! What gets away from the process group is found by `family`; from the control group (`group`), where
-//! there is one, nothing gets away.
+//! What gets away from the process group is found by `family`, and by the control group (`group`) where
+//! there is one.
 //!
 //! A child is started blocked on its stdin. One byte lets it go; end of file, which the death of the
 //! agent is too, makes it exit. So no kill of the agent can leave a program running that no record

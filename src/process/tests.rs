@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use super::*;
 
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(40);
 
 /// A shell that waits for its byte, as every program we start does, and then runs `script`.
 fn shell(script: &str) -> Child {

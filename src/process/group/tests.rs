@@ -91,22 +91,39 @@ fn limits_are_written_where_their_files_are_and_nowhere_else() {
 
 #[test]
 fn controllers_mounted_as_one_are_one_folder_and_memory_comes_first() {
+    let us = format!("1\n{}\n", process::id());
     let root = tree(&[
         ("proc/self/mountinfo", MOUNTS),
         ("proc/self/cgroup", "4:memory:/m\n1:cpu,cpuacct:/c\n0::/u\n"),
-        ("cg/memory/m/memory.limit_in_bytes", ""),
-        ("cg/cpu/c/cpu.shares", ""),
+        ("cg/memory/m/cgroup.procs", &us),
+        ("cg/cpu/c/cgroup.procs", &us),
     ]);
     let parents = version_1(&Hierarchies::read(root.path())).unwrap();
     assert_eq!(parents, ["cg/memory/m", "cg/cpu/c"].map(|dir| root.path().join(dir)));
 }
 
 #[test]
+fn a_group_of_our_name_that_we_are_not_in_is_somebody_elses() {
+    let root = tree(&[
+        ("proc/self/mountinfo", MOUNTS),
+        ("proc/self/cgroup", "4:memory:/m\n0::/u\n"),
+        ("cg/memory/m/cgroup.procs", "1\n"),
+        ("cg/unified/u/cgroup.procs", ""),
+        ("cg/unified/u/cgroup.controllers", "memory\n"),
+        ("cg/unified/u/cgroup.subtree_control", ""),
+    ]);
+    assert!(Groups::find(root.path(), root.path()).is_none());
+    assert!(!root.path().join("cg/unified/u/qubix-worker").exists(), "nothing was tried");
+}
+
+#[test]
 fn without_the_memory_there_are_no_groups() {
+    let us = process::id().to_string();
     let root = tree(&[
         ("proc/self/mountinfo", MOUNTS),
         ("proc/self/cgroup", "1:cpu,cpuacct:/c\n0::/u\n"),
-        ("cg/cpu/c/cpu.shares", ""),
+        ("cg/cpu/c/cgroup.procs", &us),
+        ("cg/unified/u/cgroup.procs", &us),
         ("cg/unified/u/cgroup.controllers", "hugetlb\n"),
         ("cg/unified/u/cgroup.subtree_control", ""),
     ]);
