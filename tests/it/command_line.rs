@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, Home, Program, Stream, WORKER, has_null, run};
+use crate::support::{BOUND, Backend, Home, Program, Stream, WORKER, has_null, run};
 
 #[test]
 fn a_url_that_cannot_be_used_is_refused_with_the_fix() {
@@ -76,7 +76,10 @@ fn a_state_directory_that_cannot_be_written_is_named() {
 
 #[test]
 fn the_demo_runs_three_jobs_and_shows_a_table() {
-    let (code, out, log) = run(&["demo"]);
+    let mut demo = Program::start(&["demo"]);
+    // Its jobs take seconds on a machine that does nothing else, and minutes on one that does a lot.
+    let code = demo.wait_within(10 * BOUND);
+    let (out, log) = (demo.text(Stream::Out), demo.log());
     assert_eq!((code, log.as_str()), (0, ""), "{out}");
     assert!(!out.contains('\u{1b}'), "plain lines where nobody watches: {out}");
     let table: Vec<Vec<&str>> = out

@@ -85,10 +85,12 @@ impl Program {
     /// Waits for the end and all that was printed before it. Returns the exit code, or minus the
     /// signal that killed it.
     pub(crate) fn wait(&mut self) -> i32 {
-        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
-        let bound = Timespec::try_from(BOUND).unwrap();
-        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&bound)).unwrap();
-        assert_eq!(ended, 1, "the worker did not end within {BOUND:?}");
+        self.wait_within(BOUND)
+    }
+
+    /// The same, of one that does several things in turn.
+    pub(crate) fn wait_within(&mut self, bound: Duration) -> i32 {
+        assert!(self.ends_within(bound), "the worker did not end within {bound:?}");
         let status = self.child.wait().unwrap();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
@@ -133,12 +135,14 @@ impl Program {
         self.log().lines().filter(|line| line.contains(words)).count()
     }
 
-    /// Waits until so many lines of the log hold these words.
+    /// Waits, for one after the other, until so many lines of the log hold these words.
     pub(crate) fn wait_count(&self, words: &str, count: usize) {
-        self.wait_said(&format!("{count} lines with {words:?}"), |lines| {
-            let found = lines.iter().filter(|(_, line)| line.contains(words)).count();
-            (found >= count).then_some(())
-        });
+        for count in 1..=count {
+            self.wait_said(&format!("{count} lines with {words:?}"), |lines| {
+                let found = lines.iter().filter(|(_, line)| line.contains(words)).count();
+                (found >= count).then_some(())
+            });
+        }
     }
 
     /// Waits for a line that holds these words.
