@@ -31,6 +31,8 @@ struct World {
     running: BTreeMap<Key, Program>,
     /// What the loop itself records: the attempt's number and the verdict.
     recording: Vec<(Key, u32, Verdict)>,
+    /// Losses found at the start that the disk has not taken.
+    unrecorded: Vec<Key>,
     started: BTreeSet<(Key, u32)>,
     /// Attempts with an outcome on disk, and whether it is booked.
     outcomes: BTreeMap<(Key, u32), bool>,
@@ -53,19 +55,23 @@ impl World {
             ..rules()
         };
         let now = Duration::from_millis(rng.u64(0..100_000_000));
-        let (mut left, mut outcomes, mut newest) = (vec![], BTreeMap::new(), BTreeMap::new());
+        let (mut left, mut unrecorded) = (vec![], vec![]);
+        let (mut outcomes, mut newest) = (BTreeMap::new(), BTreeMap::new());
         for n in 0..rng.usize(0..4) {
             let name = format!("job-{n}");
             let verdict = verdict(&mut rng);
-            let how = match rng.u8(0..3) {
+            let how = match rng.u8(0..4) {
                 0 => LeftHow::Taken(Box::new(offer(&name))),
                 1 => {
                     let waited = Duration::from_secs(rng.u64(0..700_000));
                     LeftHow::Finished { verdict, waited, progressed: rng.bool() }
                 }
+                2 => LeftHow::Unrecorded,
                 _ => LeftHow::Delivered(verdict),
             };
-            if !matches!(how, LeftHow::Taken(_)) {
+            if matches!(how, LeftHow::Unrecorded) {
+                unrecorded.push(key(&name));
+            } else if !matches!(how, LeftHow::Taken(_)) {
                 outcomes.insert((key(&name), 1), matches!(how, LeftHow::Delivered(_)));
                 newest.insert(key(&name), (1, verdict));
             }
@@ -81,6 +87,7 @@ impl World {
             progress: vec![],
             running: BTreeMap::new(),
             recording: vec![],
+            unrecorded,
             started: BTreeSet::new(),
             outcomes,
             newest,
@@ -122,6 +129,7 @@ impl World {
                 assert!(!self.outcomes.contains_key(&(key.clone(), number)), "{attempt:?} is over");
                 assert!(!self.stopped, "a job begins while the worker stops");
                 assert!(!self.measuring, "a job begins while the machine is measured");
+                assert!(!self.unrecorded.contains(&key), "an attempt before it is over");
                 assert!(!self.is_asked_about(&key), "the answer would be taken for this attempt's");
                 self.running.insert(key, Program { number, told: None });
                 assert!(self.running.len() <= self.slots, "more jobs than slots");
@@ -306,6 +314,9 @@ impl World {
     }
 
     fn record_one(&mut self) {
+        if let Some(key) = self.unrecorded.pop() {
+            return self.outcome(key, 1, worker_fault(), |key, _| Event::Lost { key });
+        }
         if self.recording.is_empty() {
             return;
         }
@@ -317,10 +328,21 @@ impl World {
     }
 
     fn ended(&mut self, key: Key, number: u32, verdict: Verdict) {
+        self.outcome(key, number, verdict, |key, verdict| Event::Ended { key, verdict });
+    }
+
+    /// An outcome is on disk.
+    fn outcome(
+        &mut self,
+        key: Key,
+        number: u32,
+        verdict: Verdict,
+        told: fn(Key, Verdict) -> Event,
+    ) {
         let twice = self.outcomes.insert((key.clone(), number), false);
         assert_eq!(twice, None, "{key:?} {number} has one outcome");
         self.newest.insert(key.clone(), (number, verdict));
-        self.event(Event::Ended { key, verdict });
+        self.event(told(key, verdict));
     }
 
     fn measured(&mut self) {
@@ -356,7 +378,7 @@ impl World {
             while !self.running.is_empty() {
                 self.end_one();
             }
-            while !self.recording.is_empty() {
+            while !self.recording.is_empty() || !self.unrecorded.is_empty() {
                 self.record_one();
             }
             while !self.errands.is_empty() {
