@@ -135,7 +135,7 @@ fn drop_old(dir: &Path, now: SystemTime) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -198,6 +198,17 @@ mod tests {
         File::create(dir.path().join("logs")).unwrap();
         let mut log = JobLog::open(&dir.path().join("logs"), "job", NOW);
         log.line("lost");
+        log.close();
+    }
+
+    #[test]
+    fn a_log_that_finds_no_room_is_left_out_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/dev/full", dir.path().join("job.log")).unwrap();
+        let mut log = JobLog::open(dir.path(), "job", NOW);
+        log.line(&"x".repeat(4096).repeat(4));
+        assert!(log.parts.is_none(), "and that is said once");
+        log.line("more");
         log.close();
     }
 }
