@@ -96,7 +96,7 @@ fn the_first_report_comes_at_once_and_its_percent_starts_the_backends_clock() {
 #[test]
 fn what_the_program_says_is_reported_and_never_below_one_or_above_ninety_nine() {
     let often = Limits { report_every: Duration::from_millis(1), ..limits() };
-    let script = r#"for p in 0 40 20 100; do echo "{\"progress\":$p,\"operation\":\"p$p\"}"; sleep 0.05; done; echo '{"result":{"n":7}}'"#;
+    let script = r#"for p in 0 40 20 100; do echo "{\"progress\":$p,\"operation\":\"p$p\"}"; sleep 0.2; done; echo '{"result":{"n":7}}'"#;
     let script = run(script, often, None);
     let mut percents: Vec<u8> = script.reports.iter().map(|report| report.percent).collect();
     percents.dedup();
