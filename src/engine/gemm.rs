@@ -10,7 +10,7 @@
 
 use super::splitmix::SplitMix64;
 use super::tile;
-use super::vector::{Level, mul_add};
+use super::vector::{Aligned, LANES, Level, Line, mul_add};
 
 pub(super) const N: usize = 512;
 /// Of one product.
@@ -19,20 +19,11 @@ pub(super) const FLOP: f64 = 2.0 * (N * N * N) as f64;
 const HEIGHT: usize = 516;
 /// Rows of A that stay in the second cache (270 KB), again whole tiles of each height.
 const BLOCK: usize = 132;
-/// Of f32 in a cache line, and in the widest vector.
-pub(super) const LANES: usize = 16;
 /// Integers in a word of the seeded stream.
 const PACKED: usize = 8;
 const WORD: usize = size_of::<u32>();
 /// Bytes in a row of words. Not a power of two, or all rows would meet in a few sets of the cache.
 const WORDS: usize = (N + LANES) * WORD;
-/// Aligned to a cache line: a vector that crosses two is loaded at half the speed.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Aligned<const LEN: usize>(pub(super) [f32; LEN]);
-
-pub(super) type Line = Aligned<LANES>;
-
 /// The matrices of one thread, C = A·B.
 pub(super) struct Matrices {
     /// In strips as high as a tile; in each column by column.

@@ -22,6 +22,16 @@ impl SplitMix64 {
         mix(self.state)
     }
 
+    /// Fisher and Yates' method from the last item on: a number below `n` is the upper half of the product
+    /// of `n` and the next 64 bits.
+    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = (u128::from(self.next()) * (last as u128 + 1)) >> 64;
+            // At most `last`.
+            items.swap(last, usize::try_from(other).unwrap_or(last));
+        }
+    }
+
     /// Fills `bytes` with the next numbers, little-endian.
     #[inline(always)]
     pub(super) fn fill(&mut self, bytes: &mut [u8]) {

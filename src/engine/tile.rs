@@ -2,7 +2,8 @@
 //!
 //! Here the instructions are named, for the compiler does not find them reliably.
 
-use super::gemm::{Aligned, LANES, Line, N};
+use super::gemm::N;
+use super::vector::{Aligned, LANES, Line};
 
 /// Depths for each turn of the innermost loop, whose counting would else cost a tenth of the speed.
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,77 @@
 #[cfg(target_arch = "x86_64")]
 use archmage::{SimdToken as _, X64V3Token, X64V4Token, arcane};
 
+/// Of f32 in a cache line, and in the widest vector.
+pub(super) const LANES: usize = 16;
+
+/// Aligned to a cache line: a vector that crosses two is loaded at half the speed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(align(64))]
+pub(super) struct Aligned<const LEN: usize>(pub(super) [f32; LEN]);
+
+pub(super) type Line = Aligned<LANES>;
+
+impl Line {
+    pub(super) const fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, value) in self.0.iter_mut().zip(&other.0) {
+            *sum += value;
+        }
+    }
+
+    /// All of it, halves on halves: the same order for any width of vectors.
+    #[inline(always)]
+    pub(super) fn sum(&self) -> f32 {
+        self.halved(|a, b| a + b)
+    }
+
+    #[inline(always)]
+    pub(super) fn max(&self) -> f32 {
+        self.halved(|a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn halved(&self, join: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut values = self.0;
+        for half in [8, 4, 2, 1] {
+            let (low, high) = values.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                *low = join(*low, *high);
+            }
+        }
+        values[0]
+    }
+
+    #[inline(always)]
+    pub(super) fn less(&self, value: f32) -> Self {
+        Aligned(self.0.map(|lane| lane - value))
+    }
+
+    /// The first so many numbers, and `rest` in place of the others.
+    #[inline(always)]
+    pub(super) fn first(&self, count: usize, rest: f32) -> Self {
+        let mut out = [0.0; LANES];
+        for (lane, (out, value)) in out.iter_mut().zip(self.0).enumerate() {
+            *out = if lane < count { value } else { rest };
+        }
+        Aligned(out)
+    }
+
+    /// All numbers times `scale`, and 0 in place of those up to `least`.
+    #[inline(always)]
+    pub(super) fn scaled(&self, scale: f32, least: f32) -> Self {
+        let mut out = [0.0; LANES];
+        for (out, value) in out.iter_mut().zip(self.0) {
+            *out = if value > least { value * scale } else { 0.0 };
+        }
+        Aligned(out)
+    }
+}
+
 /// Which vectors: the proof that this processor has them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Level {
