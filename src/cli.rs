@@ -149,6 +149,28 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "DIR",
         "What must survive a restart [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/qubix-worker, else ~/.local/state/qubix-worker]",
     ),
+    setting(
+        Files,
+        "artefact-space",
+        "SIZE",
+        "How much room the results of jobs may take [default: 10GiB]",
+    ),
+    switch(
+        Files,
+        "reuse-results",
+        "Answer a job like one before, of the same data, from the results that are still here",
+    ),
+    switch(
+        Files,
+        "allow-private-downloads",
+        "Let jobs download from the loopback and from private networks",
+    ),
+    setting(
+        Files,
+        "ipfs-api",
+        "URL",
+        "The API of an IPFS node to add results to, such as http://127.0.0.1:5001",
+    ),
     setting(Log, "log-format", "FORMAT", "text or json [default: text]"),
     switch(Log, "verbose", "Log each request and change of state"),
     switch(Log, "quiet", "Log warnings and errors only"),
@@ -186,6 +208,9 @@ Examples:
   worker mock-backend --faults complete@1=lost --faults heartbeat@3-5=503:2
   curl -d '{\"jobType\":\"compute\",\"computeNeeded\":0.1}' 127.0.0.1:3001/api/jobs/submit";
 
+/// The flag that prints the licences.
+pub(crate) const LICENSES: &str = "licenses";
+
 /// The hidden subcommand under which a job's engine runs.
 pub(crate) const ENGINE: &str = "engine";
 
@@ -207,6 +232,13 @@ Examples:
   worker bench
   worker bench --json | jq .gflops";
 
+const CID_EXAMPLES: &str = "\
+A line a file: its address, how many bytes it has, its path. Without --v0 the address is that of
+`ipfs add --cid-version=1 --raw-leaves` with chunks of 256 KiB, and the one that results name.
+
+Example:
+  worker cid model.safetensors";
+
 pub(crate) fn command() -> Command {
     Command::new("worker")
         .version(env!("CARGO_PKG_VERSION"))
@@ -216,6 +248,13 @@ pub(crate) fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
         .args(settings(|_| true))
+        .arg(
+            Arg::new(LICENSES)
+                .long(LICENSES)
+                .action(ArgAction::SetTrue)
+                .exclusive(true)
+                .help("Print the licence, and whose the embedded datasets are"),
+        )
         .subcommand(
             Command::new("run")
                 .about("Work for a backend (what `worker` alone does)")
@@ -224,7 +263,7 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(
             Command::new("demo")
-                .about("See it work: an embedded backend, this worker, one job of each kernel")
+                .about("See it work: an embedded backend, this worker, one job of each kind")
                 .args(settings(|topic| topic == Log)),
         )
         .subcommand(
@@ -244,6 +283,7 @@ pub(crate) fn command() -> Command {
                         .map(arg),
                 ),
         )
+        .subcommand(cid())
         .subcommand(mock_backend())
         .subcommand(
             Command::new("specs")
@@ -259,6 +299,24 @@ pub(crate) fn command() -> Command {
         .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
         .subcommand(Command::new(LIMIT).hide(true).arg(words()))
         .subcommand(Command::new(SPEED).hide(true))
+}
+
+fn cid() -> Command {
+    let files = Arg::new("files").value_name("FILE").num_args(1..).required(true);
+    Command::new("cid")
+        .about("Print the content addresses of files, as IPFS gives them")
+        .after_help(CID_EXAMPLES)
+        .arg(
+            files
+                .value_hint(ValueHint::FilePath)
+                .value_parser(clap::value_parser!(std::path::PathBuf)),
+        )
+        .arg(
+            Arg::new("v0")
+                .long("v0")
+                .action(ArgAction::SetTrue)
+                .help("In version 0 (Qm…), as plain `ipfs add` gives it"),
+        )
 }
 
 /// The limits, the program, and whatever the program is to be given.

@@ -12,7 +12,8 @@
 //! - `backend`: the wire. `job`: one job. `store`: the disk. `machine`: this computer.
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
 //! - `work`, `reading`: the plain values that several rooms speak of.
-//! - `cgroup`: which control groups we are in.
+//! - `cgroup`: which control groups we are in. `fetch`: downloads. `cid`: what a file is called on IPFS.
+//!   `ipfs`: adds it to a node there.
 //! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
 //! - `crash`: where the tests let the agent be killed.
 //!
@@ -21,6 +22,7 @@
 mod agent;
 mod backend;
 mod cgroup;
+mod cid;
 mod cli;
 mod clock;
 mod command;
@@ -28,6 +30,8 @@ mod config;
 mod crash;
 mod engine;
 mod exit;
+mod fetch;
+mod ipfs;
 mod job;
 mod logging;
 mod machine;
@@ -69,6 +73,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
+    if typed.get_flag(cli::LICENSES) {
+        return command::licenses::run();
+    }
     let (name, args) = typed.subcommand().unwrap_or(("run", typed));
     if name == cli::ENGINE {
         return command::engine::run(args);
@@ -81,6 +88,7 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     }
     match name {
         "bench" => command::bench::run(args),
+        "cid" => command::cid::run(args),
         "demo" => command::demo::run(args),
         "mock-backend" => command::mock_backend::run(args),
         "specs" => command::specs::run(args),

@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows the wire or the disk; both convert at their own border.
 
+mod task;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +11,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::text;
+
+pub(crate) use task::{Compute, FineTuning, Inference, Kernel, Source, Task, Training};
 
 /// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
 /// beat.
@@ -74,14 +78,21 @@ pub(crate) fn digest(parts: &[&str]) -> String {
 /// The kinds of job this worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Training,
+    Inference,
+    FineTuning,
     Compute,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 1] = [Self::Compute];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Training, Self::Inference, Self::FineTuning, Self::Compute];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Training => "training",
+            Self::Inference => "inference",
+            Self::FineTuning => "fine-tuning",
             Self::Compute => "compute",
         }
     }
@@ -90,49 +101,13 @@ impl Kind {
     pub(crate) fn by_name(name: &str) -> Option<Self> {
         let name = name.trim().to_lowercase().replace(['_', ' '], "-");
         match name.as_str() {
+            "training" | "train" | "mnist" | "mnist-training" => Some(Self::Training),
+            "inference" | "infer" => Some(Self::Inference),
+            "fine-tuning" | "finetune" | "finetuning" => Some(Self::FineTuning),
             "compute" | "generic" | "generic-compute" | "benchmark" => Some(Self::Compute),
             _ => None,
         }
     }
-}
-
-/// What a compute job computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kernel {
-    Matmul,
-    Sha256,
-    Primes,
-}
-
-impl Kernel {
-    pub(crate) const ALL: [Self; 3] = [Self::Matmul, Self::Sha256, Self::Primes];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Matmul => "matmul",
-            Self::Sha256 => "sha256",
-            Self::Primes => "primes",
-        }
-    }
-
-    pub(crate) fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kernel| kernel.name() == name)
-    }
-}
-
-/// A compute job: which kernel, on what, how much of it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Compute {
-    pub(crate) kernel: Kernel,
-    pub(crate) seed: u64,
-    /// 1.0 is 10¹² floating-point operations, 1 GiB, or the primes below 10⁹.
-    pub(crate) amount: f64,
-}
-
-/// What a job asks for, by kind, checked.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Task {
-    Compute(Compute),
 }
 
 /// A job that can be run.
@@ -191,6 +166,8 @@ impl Blame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Declined,
+    BadInput,
+    DownloadFailed,
     StartFailed,
     NonzeroExit,
     KilledSignal,
@@ -202,8 +179,10 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Declined,
+        Self::BadInput,
+        Self::DownloadFailed,
         Self::StartFailed,
         Self::NonzeroExit,
         Self::KilledSignal,
@@ -217,6 +196,8 @@ impl Reason {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Declined => "declined",
+            Self::BadInput => "bad_input",
+            Self::DownloadFailed => "download_failed",
             Self::StartFailed => "start_failed",
             Self::NonzeroExit => "nonzero_exit",
             Self::KilledSignal => "killed_signal",

@@ -17,8 +17,8 @@ const FLOORS: [&[&str]; 6] = [
     &["runner", "engine"],
     &["process"],
     &[
-        "cgroup", "cli", "clock", "config", "crash", "exit", "logging", "reading", "retry",
-        "secret", "serve", "text", "work",
+        "cgroup", "cid", "cli", "clock", "config", "crash", "exit", "fetch", "ipfs", "logging",
+        "reading", "retry", "secret", "serve", "text", "work",
     ],
 ];
 

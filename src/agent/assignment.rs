@@ -9,19 +9,22 @@ use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use serde_json::Value;
+
 use super::Shared;
 use super::event::Event;
 use crate::backend::wire::LAST_ATTEMPT;
-use crate::job::{self, Limits, Offer, Run, Watch};
+use crate::cid::Cid;
+use crate::job::{self, Charge, Limits, Missing, Offer, Run, Watch};
 use crate::machine::{self, EnergyMeter, HostMeter};
 use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::reading::{GpuUsage, Reading};
-use crate::store::{Phase, Record, replace};
+use crate::store::{FileError, Phase, Record, Reusable, replace};
 use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
 };
-use crate::{cli, clock, crash, runner};
+use crate::{cli, clock, crash, ipfs, runner};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -53,9 +56,11 @@ pub(super) fn run(assignment: Assignment<'_>) {
     let Some(outcome) = assignment.outcome() else { return };
     log_end(&assignment.attempt, &outcome);
     let verdict = outcome.verdict();
+    let files = artefacts(&outcome);
     crash::point("ended");
     if assignment.record_for_sure(outcome) {
         crash::point("outcome-recorded");
+        assignment.publish(&files);
         assignment.tell(Event::Ended { key: assignment.key.clone(), verdict });
     }
 }
@@ -65,21 +70,61 @@ impl Assignment<'_> {
     fn outcome(&self) -> Option<Outcome> {
         // Only jobs that could be understood are assigned.
         let job = self.offer.job.as_ref().ok()?;
-        match self.begin(job) {
-            Ok(child) => self.watch(job, child),
-            Err(failure) => Some(Outcome::without_run(Ending::Failed(failure), clock::wall())),
+        let like = self.shared.config.artefacts.reuse.then(|| like(&job.task)).flatten();
+        if let Some(outcome) = like.as_deref().and_then(|like| self.reused(like)) {
+            return Some(outcome);
+        }
+        let outcome = match self.begin(job) {
+            Ok(child) => self.watch(job, child)?,
+            Err(failure) => Outcome::without_run(Ending::Failed(failure), clock::wall()),
+        };
+        if let (Some(like), Ending::Completed(result)) = (like, &outcome.ending) {
+            let (result, metrics) = (result.clone(), outcome.metrics.clone());
+            log_error(self.shared.store.keep_reusable(&like, result, metrics));
+        }
+        Some(outcome)
+    }
+
+    /// The outcome of a job like this one, if all its files are still here.
+    fn reused(&self, like: &str) -> Option<Outcome> {
+        let store = &self.shared.store;
+        let Reusable { mut result, metrics, .. } = store.reusable(like)?;
+        let is_here = |cid: &Cid| store.artefact(cid, clock::wall()).is_some();
+        if !named(&result).iter().all(is_here) {
+            return None;
+        }
+        result.insert("cached".into(), true.into());
+        // A backend's clock starts by a report.
+        let report = Report {
+            percent: 1,
+            operation: "answered from an earlier result".into(),
+            lines: vec![],
+            worked: Duration::ZERO,
+            reading: None,
+            energy_kwh: None,
+            at: clock::wall(),
+        };
+        self.tell(Event::Progress { key: self.key.clone(), report: Box::new(report) });
+        let ending = Ending::Completed(result);
+        Some(Outcome { ending, metrics, final_metrics: Object::new(), at: clock::wall() })
+    }
+
+    /// Offers what the job made to the IPFS node, if there is one.
+    fn publish(&self, files: &[Cid]) {
+        let Shared { store, config, .. } = self.shared;
+        let Some(api) = &config.artefacts.ipfs_api else { return };
+        for cid in files {
+            if let Some(path) = store.artefact(cid, clock::wall()) {
+                ipfs::publish(api, &path, cid);
+            }
         }
     }
 
     /// Stages the job and starts its program, held; records its handle.
     fn begin(&self, job: &Job) -> Result<Child, Failure> {
         let store = &self.shared.store;
-        let staging =
-            |error: String| Failure::of_worker(Reason::Internal, Stage::Inputs, one_line(&error));
-        let work = store.make_work(&self.key).map_err(|error| staging(error.to_string()))?;
-        let write =
-            |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
-        job::stage(job, &work.join("in"), write).map_err(staging)?;
+        let work = store.make_work(&self.key).map_err(|error| staging(&error.to_string()))?;
+        self.stage(job, &work.join("in"))?;
         crash::point("staged");
         let starting = |error: String| {
             let error = format!("the program cannot be started: {}", one_line(&error));
@@ -101,6 +146,24 @@ impl Assignment<'_> {
         let made = groups.make(self.key.as_str(), memory_limit(machine::memory()));
         let failed = |error| log::warn!("a job runs without a control group: {error}");
         made.map_err(failed).ok()
+    }
+
+    fn stage(&self, job: &Job, input: &Path) -> Result<(), Failure> {
+        let Shared { store, config, .. } = self.shared;
+        let write =
+            |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
+        let artefact = |cid: &Cid| store.artefact(cid, clock::wall());
+        let charge = Charge {
+            task: job.task.clone(),
+            memory: memory_limit(machine::memory()),
+            private_downloads: config.rules.private_downloads,
+        };
+        job::stage(charge, input, write, artefact).map_err(|missing| match missing {
+            Missing::Artefact(error) => {
+                Failure { reason: Reason::BadInput, blame: Blame::Job, ..staging(&error) }
+            }
+            Missing::Failed(error) => staging(&error),
+        })
     }
 
     fn watch(&self, job: &Job, child: Child) -> Option<Outcome> {
@@ -166,10 +229,22 @@ impl Assignment<'_> {
         })
     }
 
+    /// Takes the result, and the files that it names into the store.
     fn collect(&self, printed: Option<Object>) -> Ending {
-        let out = self.shared.store.work_dir(&self.key).join("out");
-        match job::collect(&out, printed) {
-            Ok(result) => Ending::Completed(result),
+        let Shared { store, config, .. } = self.shared;
+        let out = store.work_dir(&self.key).join("out");
+        let keep = |path: &Path| {
+            store.put_artefact(path, clock::wall()).map_err(|error| error.to_string())
+        };
+        let collected = job::collect(&out, printed).and_then(|mut result| {
+            job::keep_artefacts(&mut result, &out, keep)?;
+            Ok(result)
+        });
+        match collected {
+            Ok(result) => {
+                store.bound_artefacts(config.artefacts.space, clock::wall());
+                Ending::Completed(result)
+            }
             Err(error) => {
                 Ending::Failed(Failure::of_worker(Reason::Internal, Stage::Outputs, error))
             }
@@ -246,7 +321,7 @@ fn bounds(job: &Job, cores: u64) -> Bounds {
 
 fn program(job: &Job, work: &Path) -> Program {
     match &job.task {
-        Task::Compute(_) => {
+        Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
             let cores = machine::threads() as u64;
             let bounds = bounds(job, cores);
             runner::engine(&job.id, work, cli::ENGINE, &bounds)
@@ -258,7 +333,9 @@ fn program(job: &Job, work: &Path) -> Program {
 /// memory, or on a machine that computes wrong.
 fn author(task: &Task) -> Blame {
     match task {
-        Task::Compute(_) => Blame::Worker,
+        Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
+            Blame::Worker
+        }
     }
 }
 
@@ -272,12 +349,43 @@ fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
     Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
 }
 
+/// The name under which a job's result can be used again, for kinds whose files are worth it.
+fn like(task: &Task) -> Option<String> {
+    match task {
+        Task::Training(_) | Task::FineTuning(_) => job::identity(task),
+        Task::Inference(_) | Task::Compute(_) => None,
+    }
+}
+
+/// The files that a result names.
+fn named(result: &Object) -> Vec<Cid> {
+    let named = result.get("artefacts").and_then(Value::as_array).into_iter().flatten();
+    named.filter_map(|artefact| artefact.get("cid")?.as_str()?.parse().ok()).collect()
+}
+
+fn artefacts(outcome: &Outcome) -> Vec<Cid> {
+    match &outcome.ending {
+        Ending::Completed(result) => named(result),
+        Ending::Failed(_) | Ending::Declined(_) | Ending::Cancelled => vec![],
+    }
+}
+
+fn log_error(result: Result<(), FileError>) {
+    if let Err(error) = result {
+        log::error!("{error}");
+    }
+}
+
+fn staging(error: &str) -> Failure {
+    Failure::of_worker(Reason::Internal, Stage::Inputs, one_line(error))
+}
+
 fn one_line(text: &str) -> String {
     crate::text::one_line(text, 300)
 }
 
 fn log_end(attempt: &Attempt, outcome: &Outcome) {
-    let seconds = outcome.metrics.get("processingTimeSeconds").and_then(serde_json::Value::as_f64);
+    let seconds = outcome.metrics.get("processingTimeSeconds").and_then(Value::as_f64);
     let seconds = seconds.unwrap_or(0.0);
     let id = &attempt.id;
     match &outcome.ending {

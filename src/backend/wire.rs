@@ -410,6 +410,14 @@ pub(crate) struct Job {
     pub(crate) advanced_config: Option<Value>,
     pub(crate) timeout_seconds: Option<Value>,
     pub(crate) provider_id: Option<Value>,
+    pub(crate) file_url: Option<Value>,
+}
+
+impl Job {
+    /// What it may be called by, the one that counts first in front.
+    pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
+        [&self.job_type, &self.model_type].into_iter().flatten().filter_map(Value::as_str)
+    }
 }
 
 /// The fields that say what a job asks for; the others say where it stands.

@@ -1,5 +1,6 @@
 //! `worker demo`: an embedded backend, this worker, real jobs, and a table of what came of them.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,17 +13,22 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use log::LevelFilter;
 use serde_json::{Value, json};
 
-use crate::config::{BackendUrl, Config, Connection, Identity, Log, Rules, log_from_args};
+use crate::config::{
+    Artefacts, BackendUrl, Config, Connection, Identity, Log, Rules, log_from_args,
+};
 use crate::exit::Exit;
 use crate::mock::{Backend, JobView, Options, Status};
 use crate::{agent, logging};
 
-/// Ids and what they ask for: a second or so of work each on a small machine.
-const JOBS: [(&str, &str, f64); 3] = [
-    ("demo-matmul", "matmul", 0.1),
-    ("demo-sha256", "sha256", 0.25),
-    ("demo-primes", "primes", 0.5),
-];
+/// One of each kind, a second or so of work at most on a small machine.
+const JOBS: u32 = 4;
+const TRAINING: &str = "demo-training";
+/// Two handwritten digits of 8 by 8 pixels, which are a 3 and an 8.
+const DIGITS: &str = "[\
+    [0,0,7,15,13,1,0,0,0,8,13,6,15,4,0,0,0,2,1,13,13,0,0,0,0,0,2,15,11,1,0,0,\
+     0,0,0,1,12,12,1,0,0,0,0,0,1,10,8,0,0,0,8,4,5,14,9,0,0,0,7,13,13,9,0,0],\
+    [0,0,9,14,8,1,0,0,0,0,12,14,14,12,0,0,0,0,9,10,0,15,4,0,0,0,3,16,12,14,2,0,\
+     0,0,4,16,16,2,0,0,0,3,16,8,10,13,2,0,0,1,15,1,3,16,8,0,0,0,11,16,15,11,1,0]]";
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     // The table is what a person came for; the log only speaks up when something is wrong.
@@ -32,16 +38,11 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     logging::start(log);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let backend = Backend::start(listen, Options::default()).context("cannot start the backend")?;
-    for (id, kernel, amount) in JOBS {
-        let input = json!({"kernel": kernel, "seed": 1});
-        let job =
-            json!({"id": id, "modelType": "compute", "computeNeeded": amount, "inputData": input});
-        backend.submit(job).map_err(|problem| anyhow!("{problem}"))?;
-    }
+    submit(&backend, first_jobs())?;
     let state = tempfile::tempdir().context("cannot make a folder for the state")?;
     let config = config(&backend, state.path().to_owned(), log);
     let mut out = io::stdout();
-    writeln!(out, "embedded backend at {}, {} jobs wait", backend.url(), JOBS.len())?;
+    writeln!(out, "embedded backend at {}, {JOBS} jobs, one of each kind", backend.url())?;
     let exit = thread::scope(|scope| -> anyhow::Result<Exit> {
         let agent = thread::Builder::new()
             .name("agent".into())
@@ -58,6 +59,37 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     writeln!(out, "\nto sell this machine's time: worker --backend URL")?;
     let all = jobs.iter().all(|job| job.status == Status::Completed);
     Ok(if all { exit } else { Exit::JobFailed })
+}
+
+fn submit(backend: &Backend, jobs: [Value; 2]) -> anyhow::Result<()> {
+    for job in jobs {
+        backend.submit(job).map_err(|problem| anyhow!("{problem}"))?;
+    }
+    Ok(())
+}
+
+fn first_jobs() -> [Value; 2] {
+    let training = json!({"dataset": "digits", "epochs": 30, "seed": 1});
+    let compute = json!({"kernel": "matmul", "seed": 1});
+    [
+        json!({"id": TRAINING, "jobType": "training", "inputData": training}),
+        json!({
+            "id": "demo-compute", "jobType": "compute", "computeNeeded": 0.1, "inputData": compute,
+        }),
+    ]
+}
+
+/// What can only be asked for when there is a model: to use it, and to teach it more. With the same seed the
+/// same rows are kept for the test.
+fn next_jobs(model: &Value) -> [Value; 2] {
+    let input = serde_json::from_str(DIGITS).unwrap_or(Value::Null);
+    let inference = json!({"model": model, "input": input});
+    let tuning =
+        json!({"baseModel": model, "dataset": "digits", "epochs": 5, "freeze": 1, "seed": 1});
+    [
+        json!({"id": "demo-inference", "jobType": "inference", "inputData": inference}),
+        json!({"id": "demo-fine-tuning", "jobType": "fine-tuning", "inputData": tuning}),
+    ]
 }
 
 fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
@@ -84,23 +116,33 @@ fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
             max_failures: 5,
             drain_timeout: Duration::from_secs(10),
             slots: 1,
-            max_jobs: u32::try_from(JOBS.len()).ok(),
+            max_jobs: Some(JOBS),
             exit_when_idle: None,
             min_free: 0,
+            private_downloads: false,
         },
+        artefacts: Artefacts { space: 1 << 30, reuse: false, ipfs_api: None },
         log,
         file: None,
     }
 }
 
-/// Shows the jobs as the backend sees them: bars on a terminal, a line a change elsewhere.
-fn show_until(backend: &Backend, done: impl Fn() -> bool) -> io::Result<()> {
-    let mut shown = Shown::new(backend);
+/// Shows the jobs as the backend sees them, bars on a terminal and a line a change elsewhere, and submits
+/// what waits for the first model.
+fn show_until(backend: &Backend, done: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut shown =
+        Shown { bars: io::stdout().is_terminal().then(MultiProgress::new), jobs: BTreeMap::new() };
     let mut seen = 0;
+    let mut has_model = false;
     loop {
         let last = done();
         for job in &backend.jobs() {
             shown.show(job)?;
+            if job.id == TRAINING && job.status.is_over() && !has_model {
+                has_model = true;
+                let model = job.result.as_ref().map(|result| result["modelUrl"].clone());
+                submit(backend, next_jobs(&model.unwrap_or_default()))?;
+            }
         }
         if last {
             return Ok(());
@@ -110,26 +152,17 @@ fn show_until(backend: &Backend, done: impl Fn() -> bool) -> io::Result<()> {
 }
 
 struct Shown {
-    jobs: Vec<(String, Status, Option<ProgressBar>)>,
+    bars: Option<MultiProgress>,
+    jobs: BTreeMap<String, (Option<Status>, Option<ProgressBar>)>,
 }
 
 impl Shown {
-    fn new(backend: &Backend) -> Self {
-        let bars = io::stdout().is_terminal().then(MultiProgress::new);
-        let jobs = backend.jobs().into_iter().map(|job| {
-            let bar = bars.as_ref().map(|bars| bars.add(bar(&job.id)));
-            // What no job comes back to, so that its first look counts as a change.
-            (job.id, Status::Cancelled, bar)
-        });
-        Self { jobs: jobs.collect() }
-    }
-
     fn show(&mut self, job: &JobView) -> io::Result<()> {
-        let Some((_, status, bar)) = self.jobs.iter_mut().find(|(id, ..)| *id == job.id) else {
-            return Ok(());
-        };
-        let changed = *status != job.status;
-        *status = job.status;
+        let (before, bar) = self
+            .jobs
+            .entry(job.id.clone())
+            .or_insert_with(|| (None, self.bars.as_ref().map(|bars| bars.add(bar(&job.id)))));
+        let changed = before.replace(job.status) != Some(job.status);
         let status = job.status.to_string().to_lowercase();
         match bar {
             Some(bar) => {
@@ -148,7 +181,7 @@ impl Shown {
 }
 
 pub(super) fn bar(id: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:12} {bar:30} {percent:>3} % {msg}");
+    let style = ProgressStyle::with_template("{prefix:16} {bar:30} {percent:>3} % {msg}");
     let bar = ProgressBar::new(100).with_prefix(id.to_owned());
     // The template above is right; should a newer indicatif think otherwise, its default will do.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -156,10 +189,10 @@ pub(super) fn bar(id: &str) -> ProgressBar {
 }
 
 fn table(jobs: &[JobView]) -> String {
-    let head = format!("{:12} {:8} {:>7}  {}\n", "JOB", "KIND", "SECONDS", "RESULT");
+    let head = format!("{:16} {:11} {:>7}  {}\n", "JOB", "KIND", "SECONDS", "RESULT");
     let row = |job: &JobView| {
         let seconds = job.seconds.map_or_else(|| "-".into(), |seconds| format!("{seconds:.2}"));
-        format!("{:12} {:8} {seconds:>7}  {}\n", job.id, job.kind, result(job))
+        format!("{:16} {:11} {seconds:>7}  {}\n", job.id, job.kind, result(job))
     };
     head + &jobs.iter().map(row).collect::<String>()
 }
@@ -169,14 +202,29 @@ fn result(job: &JobView) -> String {
     if let Some(error) = &job.error {
         return format!("{status}: {error}");
     }
-    let data = job.result.as_ref().and_then(|result| result.get("computationData"));
-    let Some(data) = data else { return status };
-    let value = match &data["result"] {
-        Value::String(hash) => format!("{}…", hash.get(..16).unwrap_or(hash)),
-        other => other.to_string(),
-    };
-    match data.get("gflops").and_then(Value::as_f64) {
-        Some(gflops) => format!("{status}, {value}, {gflops:.1} GFLOP/s"),
-        None => format!("{status}, {value}"),
+    let told = job.result.as_ref().and_then(told);
+    match told {
+        Some(told) => format!("{status}, {told}"),
+        None => status,
     }
+}
+
+/// What a result says for a person.
+fn told(result: &Value) -> Option<String> {
+    let short = |text: &str| format!("{}…", text.get(..16).unwrap_or(text));
+    if let Some(accuracy) = result["finalMetrics"]["finalAccuracy"].as_f64() {
+        let model = result["modelUrl"].as_str()?;
+        return Some(format!("{:.1} % right on new rows, {model}", 100.0 * accuracy));
+    }
+    if let Some(answers) = result["predictions"].as_array() {
+        let answers = answers.iter().filter_map(|answer| {
+            let sure = 100.0 * answer["confidence"].as_f64()?;
+            Some(format!("{} ({sure:.0} % sure)", answer["prediction"].as_str()?))
+        });
+        return Some(format!("the digits are {}", answers.collect::<Vec<_>>().join(" and ")));
+    }
+    let data = &result["computationData"];
+    let value = data["result"].as_str().map_or_else(|| data["result"].to_string(), short);
+    let speed = data["gflops"].as_f64().map(|gflops| format!(", {gflops:.1} GFLOP/s"));
+    Some(value + &speed.unwrap_or_default())
 }

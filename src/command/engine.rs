@@ -11,16 +11,18 @@ use std::thread;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use rustix::process::{Signal, getpid, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::learn::{self, Desk, Refused};
 use crate::cli;
 use crate::config;
 use crate::engine::{self, Computed, Progress};
 use crate::exit::Exit;
-use crate::job::{RESULT, read_task};
+use crate::job::{Charge, RESULT, read_charge};
 use crate::machine;
 use crate::process::{Bound, Bounds};
 use crate::store::replace;
+use crate::work::{Compute, Task};
 
 /// Nobody waits for the figure.
 const LAST: u64 = 19;
@@ -31,7 +33,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     when_let_go(&bounds.unwrap_or_default(), || {
         let (input, output) =
             config::job_folders().context("this subcommand is for the agent's use")?;
-        compute(&input, &output)
+        work(&input, &output)
     })
 }
 
@@ -56,24 +58,39 @@ fn when_let_go(bounds: &Bounds, work: impl FnOnce() -> anyhow::Result<()>) -> an
             .context("cannot start the lifeline")?;
         let done = work();
         if let Err(error) = &done {
+            if let Some(Refused { reason, stage, error }) = error.downcast_ref() {
+                let why = json!({"reason": reason.name(), "stage": stage.name(), "error": error});
+                writeln!(io::stdout(), "{}", json!({"failure": why}))?;
+            }
             super::complain(error);
         }
         leave(if done.is_ok() { Exit::Stopped } else { Exit::Internal })
     })
 }
 
-fn compute(input: &Path, output: &Path) -> anyhow::Result<()> {
-    let task = read_task(input).map_err(anyhow::Error::msg)?;
-    let computed = engine::run(&task, machine::threads(), &mut tell)?;
-    let Computed { iterations, result, gflops } = computed;
+/// Does the job's work, and tells the agent why if it cannot be done.
+fn work(input: &Path, output: &Path) -> anyhow::Result<()> {
+    let Charge { task, memory, private_downloads } =
+        read_charge(input).map_err(anyhow::Error::msg)?;
+    let desk = Desk { input, output, memory, private_downloads };
+    let result = match &task {
+        Task::Compute(task) => compute(task)?,
+        Task::Training(task) => learn::train(&desk, task, &mut tell)?,
+        Task::FineTuning(task) => learn::fine_tune(&desk, task, &mut tell)?,
+        Task::Inference(task) => learn::infer(&desk, task, &mut tell)?,
+    };
+    replace(&output.join(RESULT), &serde_json::to_vec(&result)?)?;
+    Ok(())
+}
+
+fn compute(task: &Compute) -> anyhow::Result<Value> {
+    let Computed { iterations, result, gflops } = engine::run(task, machine::threads(), &mut tell)?;
     let mut data =
         json!({"kernel": task.kernel.name(), "iterations": iterations, "result": result});
     if let Some(gflops) = gflops {
         data["gflops"] = json!((gflops * 10.0).round() / 10.0);
     }
-    let result = json!({"computationData": data});
-    replace(&output.join(RESULT), &serde_json::to_vec(&result)?)?;
-    Ok(())
+    Ok(json!({"computationData": data}))
 }
 
 fn tell(progress: Progress) {

@@ -1,8 +1,11 @@
 //! The subcommands, one file each. The only place that prints to stdout.
 
 pub(crate) mod bench;
+pub(crate) mod cid;
 pub(crate) mod demo;
 pub(crate) mod engine;
+mod learn;
+pub(crate) mod licenses;
 pub(crate) mod limit;
 pub(crate) mod mock_backend;
 pub(crate) mod run;

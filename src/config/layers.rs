@@ -60,13 +60,27 @@ impl Layers {
             }
         };
         for (key, value) in table.get_ref() {
-            let place = format!("{}: {}", place(key.span().start), key.get_ref());
-            match file_value(key.get_ref(), value.get_ref()) {
-                Ok((key, text)) => {
-                    self.given.entry(key).or_insert(Given { text, place });
+            let line = place(key.span().start);
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                // The one that is also written as a table of its own.
+                ("ipfs", DeValue::Table(table)) => {
+                    for (key, value) in table {
+                        let place =
+                            format!("{}: [ipfs] {}", place(key.span().start), key.get_ref());
+                        self.take(&format!("ipfs-{}", key.get_ref()), value.get_ref(), place);
+                    }
                 }
-                Err(problem) => self.problem(format!("{place}: {problem}")),
+                (key, value) => self.take(key, value, format!("{line}: {key}")),
             }
+        }
+    }
+
+    fn take(&mut self, key: &str, value: &DeValue<'_>, place: String) {
+        match file_value(key, value) {
+            Ok((key, text)) => {
+                self.given.entry(key).or_insert(Given { text, place });
+            }
+            Err(problem) => self.problem(format!("{place}: {problem}")),
         }
     }
 

@@ -65,6 +65,19 @@ pub(crate) struct Rules {
     pub(crate) exit_when_idle: Option<Duration>,
     /// No job is taken while fewer bytes are free where the state is kept.
     pub(crate) min_free: u64,
+    /// Whether jobs may download from the networks that this machine is in.
+    pub(crate) private_downloads: bool,
+}
+
+/// What becomes of the results of jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Artefacts {
+    /// So many bytes of them are kept.
+    pub(crate) space: u64,
+    /// Whether a job like one before is answered from them.
+    pub(crate) reuse: bool,
+    /// The node that they are added to.
+    pub(crate) ipfs_api: Option<BackendUrl>,
 }
 
 /// Everything `worker run` needs to know.
@@ -73,6 +86,7 @@ pub(crate) struct Config {
     pub(crate) identity: Identity,
     pub(crate) connection: Connection,
     pub(crate) rules: Rules,
+    pub(crate) artefacts: Artefacts,
     pub(crate) log: Log,
     /// The `worker.toml` that was read, if any.
     pub(crate) file: Option<PathBuf>,
@@ -103,6 +117,7 @@ impl Config {
             identity: identity(&mut layers),
             connection: connection(&mut layers),
             rules: rules(&mut layers),
+            artefacts: artefacts(&mut layers),
             log: log(&mut layers),
             file: layers.file.clone(),
         };
@@ -217,6 +232,15 @@ fn rules(layers: &mut Layers) -> Rules {
         max_jobs: once.or(max_jobs),
         exit_when_idle: layers.parse("exit-when-idle", value::duration(0, 365 * 86_400)),
         min_free: layers.parse("min-free", value::size).unwrap_or(1 << 30),
+        private_downloads: layers.parse("allow-private-downloads", value::switch).unwrap_or(false),
+    }
+}
+
+fn artefacts(layers: &mut Layers) -> Artefacts {
+    Artefacts {
+        space: layers.parse("artefact-space", value::size).unwrap_or(10 << 30),
+        reuse: layers.parse("reuse-results", value::switch).unwrap_or(false),
+        ipfs_api: layers.parse("ipfs-api", value::ipfs_api),
     }
 }
 

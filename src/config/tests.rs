@@ -30,6 +30,7 @@ fn without_settings_the_documented_defaults_hold() {
     assert_eq!(config.rules.heartbeat_interval, Duration::from_secs(30));
     assert_eq!((config.rules.slots, config.rules.max_failures), (1, 5));
     assert_eq!(config.rules.min_free, 1 << 30);
+    assert_eq!(config.artefacts.space, 10 << 30);
 }
 
 #[test]
@@ -51,6 +52,32 @@ fn a_mistake_in_the_file_names_file_line_key_and_what_was_meant() {
             "{path}:3: heartbeat-intervall: there is no such key; did you mean heartbeat-interval?\n\
              {path}:5: name: takes a text, a number or a boolean, not array\n\
              {path}:4: slots: \"0\" is not between 1 and 1024; the nearest is 1"
+        )
+    );
+}
+
+#[test]
+fn the_ipfs_node_is_a_table_of_the_file_or_a_flag() {
+    let file = file("[ipfs]\napi = \"http://127.0.0.1:5001/\"\n");
+    let path = file.path().to_str().unwrap();
+    let base = |args: &[&str]| settle(args).unwrap().artefacts.ipfs_api.map(|api| api.base);
+    assert_eq!(base(&[]), None);
+    assert_eq!(base(&["--config", path]).as_deref(), Some("http://127.0.0.1:5001"));
+    let flag = ["--config", path, "--ipfs-api", "http://b"];
+    assert_eq!(base(&flag).as_deref(), Some("http://b"));
+}
+
+#[test]
+fn a_mistake_in_the_table_names_its_key() {
+    let file = file("[ipfs]\napi = \"http://me:secret@a\"\nap = 1\n[job]\nx = 1\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(
+        problem(&["--config", path]),
+        format!(
+            "{path}:3: [ipfs] ap: there is no such key; did you mean ipfs-api?\n\
+             {path}:4: job: there is no such key; `worker --help` lists them\n\
+             {path}:2: [ipfs] api: \"http://…@a\" holds credentials, which would show in process \
+             lists and logs: give the URL of an API that needs none"
         )
     );
 }

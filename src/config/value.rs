@@ -10,7 +10,7 @@ use super::Format;
 use crate::text;
 use crate::work::JobId;
 
-/// Where the backend is.
+/// Where the backend is, or another server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BackendUrl {
     /// What the paths of the endpoints are put behind; no slash at its end.
@@ -30,6 +30,15 @@ impl BackendUrl {
 }
 
 pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
+    http_url(typed, "put the token into a file and give --token-file")
+}
+
+/// The API of an IPFS node.
+pub(super) fn ipfs_api(typed: &str) -> Result<BackendUrl, String> {
+    http_url(typed, "give the URL of an API that needs none")
+}
+
+fn http_url(typed: &str, instead_of_credentials: &str) -> Result<BackendUrl, String> {
     let wanted = "write http:// or https://, the host and, if need be, :port";
     if !typed.contains("://") {
         let host = typed.rsplit('@').next().unwrap_or(typed);
@@ -44,9 +53,9 @@ pub(super) fn backend_url(typed: &str) -> Result<BackendUrl, String> {
     };
     let authority = uri.authority().ok_or_else(|| format!("names no host: {wanted}"))?;
     if authority.as_str().contains('@') {
-        return Err("holds credentials, which would show in process lists and logs: \
-                    put the token into a file and give --token-file"
-            .into());
+        return Err(format!(
+            "holds credentials, which would show in process lists and logs: {instead_of_credentials}"
+        ));
     }
     if authority.host().is_empty() {
         return Err(format!("names no host: {wanted}"));

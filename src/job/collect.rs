@@ -5,8 +5,10 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::cid::Address;
+use crate::text;
 use crate::work::Object;
 
 /// The largest result that is taken.
@@ -35,6 +37,40 @@ pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, Str
         Some(Value::Object(result)) => Ok(result),
         _ => Err(told(format!("it is nested more than {DEPTH_MAX} deep"))),
     }
+}
+
+/// How many files one result may name.
+const ARTEFACTS_MAX: usize = 1000;
+
+/// Puts the files that a result names as its `artefacts` into the store, by `keep`, and says in their
+/// place what they are called there.
+pub(crate) fn keep_artefacts(
+    result: &mut Object,
+    out: &Path,
+    keep: impl Fn(&Path) -> Result<Address, String>,
+) -> Result<(), String> {
+    let Some(Value::Array(named)) = result.get_mut("artefacts") else { return Ok(()) };
+    if named.len() > ARTEFACTS_MAX {
+        return Err(format!("the result names more than {ARTEFACTS_MAX} files"));
+    }
+    for artefact in named {
+        let path = artefact.get("path").and_then(Value::as_str).filter(|path| is_plain(path));
+        let Some(path) = path else {
+            let shown = text::one_line(&artefact.to_string(), 80);
+            return Err(format!("the result names a file that is none: {shown}"));
+        };
+        let Address { cid, sha256, bytes } = keep(&out.join(path))?;
+        *artefact = json!({
+            "path": path, "bytes": bytes, "sha256": sha256, "cid": cid.to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// The name of a file right below the output folder.
+fn is_plain(path: &str) -> bool {
+    let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !path.is_empty() && path.len() <= 128 && path.bytes().all(fit) && !path.starts_with('.')
 }
 
 /// The program may have left anything under that name: a link to somebody else's file, a pipe.
@@ -112,6 +148,47 @@ mod tests {
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(collect(dir.path(), None).unwrap_err().contains("it is no file"));
+    }
+
+    #[test]
+    fn the_files_that_a_result_names_are_kept_and_called_by_their_addresses() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.bin"), b"hello world\n").unwrap();
+        let named = json!([{"path": "a.bin", "cid": "the program's own idea"}]);
+        let mut result = Object::from_iter([("artefacts".to_owned(), named)]);
+        keep_artefacts(&mut result, dir.path(), |path| {
+            let mut file = File::open(path).map_err(|error| error.to_string())?;
+            crate::cid::address(&mut file, crate::cid::Version::V1)
+                .map_err(|error| error.to_string())
+        })
+        .unwrap();
+        let cid = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4";
+        let sha256 = "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447";
+        let kept = json!([{"path": "a.bin", "bytes": 12, "sha256": sha256, "cid": cid}]);
+        assert_eq!(result["artefacts"], kept);
+    }
+
+    #[test]
+    fn nothing_but_a_file_of_the_output_folder_can_be_named() {
+        let refused = |artefacts: Value| {
+            let mut result = Object::from_iter([("artefacts".to_owned(), artefacts)]);
+            let keep = |path: &Path| -> Result<Address, String> {
+                unreachable!("{} was kept", path.display())
+            };
+            keep_artefacts(&mut result, Path::new("/out"), keep).unwrap_err()
+        };
+        for path in
+            ["", ".", "..", "../a", "/etc/passwd", "a/b", ".hidden", "a\0", "a b", &"a".repeat(129)]
+        {
+            let told = refused(json!([{"path": path}]));
+            assert!(told.starts_with("the result names a file that is none: "), "{path}: {told}");
+            assert!(told.len() < 200, "{told}");
+        }
+        for odd in [json!([1]), json!([{}]), json!([{"path": 1}])] {
+            assert!(refused(odd).starts_with("the result names a file that is none: "));
+        }
+        let many = vec![json!({"path": "a"}); 1001];
+        assert_eq!(refused(many.into()), "the result names more than 1000 files");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod parse;
 mod run;
 mod stage;
 
-pub(crate) use collect::{RESULT, collect};
+pub(crate) use collect::{RESULT, collect, keep_artefacts};
 pub(crate) use parse::{Offer, parse};
 pub(crate) use run::{Limits, Run, Watch, final_metrics, metrics, watch};
-pub(crate) use stage::{read_task, stage};
+pub(crate) use stage::{Charge, Missing, identity, read_charge, stage};

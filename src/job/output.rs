@@ -8,12 +8,20 @@ use serde_json::Value;
 
 use crate::process::Stream;
 use crate::text;
-use crate::work::{LogLine, Object};
+use crate::work::{LogLine, Object, Reason, Stage};
 
 /// How many lines are kept for a failure, and how many bytes of them: some backends take no body
 /// of more than 100 kB.
 const LAST_LINES: usize = 100;
 const LAST_BYTES: usize = 48 << 10;
+
+/// A failure in a program's own words; its exit code tells that it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) reason: Reason,
+    pub(super) stage: Stage,
+    pub(super) error: String,
+}
 
 /// What a program has said so far.
 #[derive(Debug, Default)]
@@ -23,6 +31,8 @@ pub(super) struct Output {
     pub(super) operation: Option<String>,
     /// A small result, given as a line.
     pub(super) result: Option<Object>,
+    /// Why it cannot do what it was asked for.
+    pub(super) failure: Option<Told>,
     last: VecDeque<String>,
     last_bytes: usize,
     unreported: Vec<LogLine>,
@@ -67,6 +77,10 @@ impl Output {
             self.result = Some(result);
             return true;
         }
+        if let Some(told) = message.get("failure").and_then(told) {
+            self.failure = Some(told);
+            return true;
+        }
         false
     }
 
@@ -80,6 +94,17 @@ impl Output {
     pub(super) fn last_lines(&self) -> Vec<String> {
         self.last.iter().cloned().collect()
     }
+}
+
+fn told(failure: &Value) -> Option<Told> {
+    let text = |name| failure.get(name).and_then(Value::as_str);
+    // Only what a program can know of itself.
+    let reasons = [Reason::BadInput, Reason::DownloadFailed, Reason::Internal];
+    Some(Told {
+        reason: reasons.into_iter().find(|reason| Some(reason.name()) == text("reason"))?,
+        stage: Stage::ALL.into_iter().find(|stage| Some(stage.name()) == text("stage"))?,
+        error: text::one_line(text("error")?, 1000),
+    })
 }
 
 #[cfg(test)]
@@ -102,6 +127,30 @@ mod tests {
         ]);
         assert_eq!((output.percent, output.last_lines().len()), (40.0, 0));
         assert_eq!(output.operation.as_deref(), Some("epoch 1 again"));
+    }
+
+    #[test]
+    fn a_program_may_say_why_it_fails_but_only_what_it_can_know() {
+        let failure = |reason: &str, stage: &str| {
+            let line = format!(
+                r#"{{"failure":{{"reason":"{reason}","stage":"{stage}","error":"no\n rows"}}}}"#
+            );
+            said(&[&line]).failure
+        };
+        let told = |reason, stage| Some(Told { reason, stage, error: "no  rows".into() });
+        assert_eq!(failure("bad_input", "inputs"), told(Reason::BadInput, Stage::Inputs));
+        assert_eq!(failure("download_failed", "run"), told(Reason::DownloadFailed, Stage::Run));
+        for (reason, stage) in [("timeout", "run"), ("lost", "run"), ("bad_input", "moon")] {
+            assert_eq!(failure(reason, stage), None, "{reason} {stage}");
+        }
+        let long = format!(
+            r#"{{"failure":{{"reason":"internal","stage":"run","error":"{}"}}}}"#,
+            "x".repeat(4000)
+        );
+        assert_eq!(said(&[&long]).failure.unwrap().error.len(), 1000);
+        let text = r#"{"failure":"no rows"}"#;
+        let output = said(&[text]);
+        assert_eq!((output.failure.clone(), output.last_lines()), (None, vec![text.to_owned()]));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The text of an offer becomes a checked job, a decline with every problem in it, or is skipped.
 
+mod learn;
+mod source;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -70,8 +73,7 @@ fn content(fields: &Object) -> String {
 }
 
 fn kind_text(wire: &wire::Job) -> String {
-    let names = [&wire.job_type, &wire.model_type];
-    let mut named = names.into_iter().flatten().filter_map(Value::as_str);
+    let mut named = wire.names();
     // `jobType` counts only if we know it; the other is what the job is called then.
     let known = named.clone().find_map(Kind::by_name).map(Kind::name);
     text::one_line(known.or_else(|| named.next_back()).unwrap_or("nothing"), 60)
@@ -95,9 +97,12 @@ fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {
     let time_limit =
         problems.time_limit(wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
     let task = match kind {
-        Kind::Compute => Task::Compute(problems.compute(input, amount)),
+        Kind::Training => problems.training(input, wire, amount).map(Task::Training),
+        Kind::FineTuning => problems.fine_tuning(input, wire, amount).map(Task::FineTuning),
+        Kind::Inference => problems.inference(input).map(Task::Inference),
+        Kind::Compute => Some(Task::Compute(problems.compute(input, amount))),
     };
-    problems.verdict(Job { id: id.clone(), task, time_limit })
+    problems.verdict(task.map(|task| Job { id: id.clone(), task, time_limit }))
 }
 
 /// What is wrong with a job, all of it.
@@ -108,11 +113,12 @@ struct Problems {
 }
 
 impl Problems {
-    fn verdict(self, job: Job) -> Result<Job, Decline> {
-        let code = match (self.bad.is_empty(), self.too_large.is_empty()) {
-            (true, true) => return Ok(job),
-            (true, false) => DeclineCode::TooLarge,
-            (false, _) => DeclineCode::BadInput,
+    /// Without a job there is a problem, which says what is missing.
+    fn verdict(self, job: Option<Job>) -> Result<Job, Decline> {
+        let code = match (job, self.bad.is_empty(), self.too_large.is_empty()) {
+            (Some(job), true, true) => return Ok(job),
+            (_, true, false) => DeclineCode::TooLarge,
+            (_, _, _) => DeclineCode::BadInput,
         };
         let reason = [self.bad, self.too_large].concat().join("; ");
         Err(Decline { code, reason: text::one_line(&reason, 1000) })
@@ -166,8 +172,8 @@ impl Problems {
     }
 
     fn compute(&mut self, input: &Object, amount: f64) -> Compute {
-        let kernel = match input.get("kernel") {
-            None | Some(Value::Null) => Kernel::Matmul,
+        let kernel = match given(input, "kernel") {
+            None => Kernel::Matmul,
             Some(value) => match value.as_str().and_then(Kernel::by_name) {
                 Some(kernel) => kernel,
                 None => {
@@ -177,15 +183,22 @@ impl Problems {
                 }
             },
         };
-        let seed = match input.get("seed") {
-            None | Some(Value::Null) => 0,
-            Some(value) => value.as_u64().unwrap_or_else(|| {
+        Compute { kernel, seed: self.seed(input), amount }
+    }
+
+    fn seed(&mut self, input: &Object) -> u64 {
+        given(input, "seed").map_or(0, |value| {
+            value.as_u64().unwrap_or_else(|| {
                 self.bad("seed", value, "a whole number from 0 on");
                 0
-            }),
-        };
-        Compute { kernel, seed, amount }
+            })
+        })
     }
+}
+
+/// A field's value, if it has one.
+fn given<'a>(input: &'a Object, name: &str) -> Option<&'a Value> {
+    input.get(name).filter(|value| !value.is_null())
 }
 
 #[cfg(test)]
@@ -235,7 +248,8 @@ mod tests {
     fn an_unknown_kind_is_declined_with_what_there_is() {
         assert_eq!(
             decline(r#"{"id":"a","modelType":"gpt2"}"#),
-            ("unknown_kind", "this worker has no job kind 'gpt2'; it runs compute".into())
+            ("unknown_kind", "this worker has no job kind 'gpt2'; it runs training, inference, fine-tuning, compute"
+                    .into())
         );
     }
 

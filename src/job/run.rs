@@ -264,6 +264,7 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         let error = format!("killed: memory limit of {} MiB", limits.memory >> 20);
         (Reason::OutOfMemory, Blame::Job, error)
     };
+    let mut stage = Stage::Run;
     let (reason, blame, error) = match why {
         Some(Why::AgentGone) => return Run::Abandoned,
         Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
@@ -281,19 +282,25 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         None if kernel_killed && status.signal() == Some(Signal::KILL.as_raw()) => {
             (Reason::OutOfMemory, Blame::Worker, "killed: the machine ran out of memory".to_owned())
         }
-        None => match (status.code(), status.signal()) {
-            (Some(code), _) => (Reason::NonzeroExit, limits.author, format!("exit code {code}")),
-            (None, signal) => (
+        None => match (status.code(), &output.failure) {
+            (Some(_), Some(told)) => {
+                stage = told.stage;
+                let ours = told.reason == Reason::Internal;
+                let blame = if ours { limits.author } else { Blame::Job };
+                (told.reason, blame, told.error.clone())
+            }
+            (Some(code), None) => (Reason::NonzeroExit, limits.author, format!("exit code {code}")),
+            (None, _) => (
                 Reason::KilledSignal,
                 limits.author,
-                format!("killed by signal {}", signal.unwrap_or_default()),
+                format!("killed by signal {}", status.signal().unwrap_or_default()),
             ),
         },
     };
     Run::Failed(Failure {
         reason,
         blame,
-        stage: Stage::Run,
+        stage,
         error,
         exit_code: status.code(),
         signal: status.signal(),

@@ -1,10 +1,11 @@
-//! What survives a crash: the lock, the worker's id, the job records, the ledger, the jobs' logs
-//! and the measured speed.
+//! What survives a crash: the lock, the worker's id, the job records, the ledger, the jobs' logs, the
+//! artefacts and the measured speed.
 //!
 //! The rule of the house is "record, then effect": a transition is on disk, synced, before anything
 //! outside can see it. Each record has one writer at a time (the job's thread until its outcome is
 //! recorded, then the loop), so there are no locks here but the one on the whole directory.
 
+mod artefacts;
 mod file;
 mod job_log;
 mod ledger;
@@ -13,6 +14,7 @@ mod quarantine;
 mod record;
 mod recover;
 mod reserve;
+mod reuse;
 mod speed;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ pub(crate) use file::{FileError, replace};
 pub(crate) use job_log::JobLog;
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use recover::Loss;
+pub(crate) use reuse::Reusable;
 pub(crate) use speed::{read_speed, write_speed};
 
 use crate::crash;

@@ -12,6 +12,7 @@ use super::*;
 use crate::text;
 use crate::work::{Attempt, Blame, Handle, Object};
 
+mod artefacts;
 mod damage;
 mod ledger;
 

@@ -75,7 +75,7 @@ fn a_state_directory_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn the_demo_runs_three_jobs_and_shows_a_table() {
+fn the_demo_runs_a_job_of_each_kind_and_shows_a_table() {
     let mut demo = Program::start(&["demo"]);
     // Its jobs take seconds on a machine that does nothing else, and minutes on one that does a lot.
     let code = demo.wait_within(10 * BOUND);
@@ -92,13 +92,13 @@ fn the_demo_runs_three_jobs_and_shows_a_table() {
         table,
         [
             ["JOB", "KIND"],
-            ["demo-matmul", "compute"],
-            ["demo-sha256", "compute"],
-            ["demo-primes", "compute"],
+            ["demo-training", "training"],
+            ["demo-compute", "compute"],
+            ["demo-inference", "inference"],
+            ["demo-fine-tuning", "fine-tuning"],
         ]
     );
-    // The primes below 500,000,000.
-    assert!(out.contains("completed, 26355867"), "{out}");
+    assert!(out.contains("completed, the digits are 3 ("), "{out}");
 }
 
 #[test]
@@ -136,4 +136,19 @@ fn the_log_can_be_json() {
     assert_eq!(worker.text(Stream::Out), "");
     let said = |words: &str| lines.iter().any(|line| line["message"] == words);
     assert!(said("registered") && said("stopped"), "{lines:?}");
+}
+
+#[test]
+fn a_file_is_told_by_its_content_address() {
+    let home = Home::new();
+    let file = home.file("hello", "hello world\n", 0o600);
+    let v1 = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4";
+    let v0 = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+    let line = |cid| format!("{cid}  12  {file}\n");
+    let (code, out, _) = run(&["cid", &file, &file]);
+    assert_eq!((code, out), (0, line(v1).repeat(2)));
+    let (code, out, _) = run(&["cid", "--v0", &file]);
+    assert_eq!((code, out), (0, line(v0)));
+    let (code, _, log) = run(&["cid", "/nowhere"]);
+    assert_eq!((code, log.contains("cannot read /nowhere: ")), (1, true), "{log}");
 }

@@ -14,6 +14,7 @@ mod completing;
 mod credentials;
 mod failing_disks;
 mod gpus;
+mod learning;
 mod lease;
 mod legacy;
 mod life;

@@ -86,7 +86,8 @@ fn decline(code: &str, reason: &str) -> Value {
 
 #[test]
 fn an_unknown_kind_is_declined() {
-    let reason = "this worker has no job kind 'custom'; it runs compute";
+    let reason =
+        "this worker has no job kind 'custom'; it runs training, inference, fine-tuning, compute";
     assert_eq!(declined(&serde_json::from_str(SCRIPT).unwrap()), decline("unknown_kind", reason));
 }
 

@@ -73,7 +73,8 @@ fn assert_specs(specs: &Value, id: &str) {
     let optional = ["cpu_freq_ghz", "host_cpu_cores", "host_ram_total_gb"];
     assert_eq!(without(keys(specs), &optional), expected, "{specs:#}");
     let fixed = ["worker_id", "agent_version", "slots", "job_kinds"].map(|key| specs[key].clone());
-    assert_eq!(fixed, [json!(id), json!(env!("CARGO_PKG_VERSION")), json!(1), json!(["compute"])]);
+    let kinds = json!(["training", "inference", "fine-tuning", "compute"]);
+    assert_eq!(fixed, [json!(id), json!(env!("CARGO_PKG_VERSION")), json!(1), kinds]);
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn rules() -> Rules {
         max_jobs: None,
         exit_when_idle: None,
         min_free: 1 << 30,
+        private_downloads: false,
     }
 }
 

@@ -86,6 +86,9 @@ fn named_in(folder: &Path, names: &mut BTreeSet<String>) {
             named_in(&path, names);
             continue;
         }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
         let text = fs::read_to_string(path).unwrap();
         let points = text.split("crash::point(\"").skip(1);
         names.extend(points.map(|rest| rest.split('"').next().unwrap().to_owned()));

@@ -44,6 +44,8 @@ pub(crate) enum Reply {
         content_type: &'static str,
         body: String,
     },
+    /// These bytes, and the connection ends.
+    Raw(Vec<u8>),
     /// The request is read, and the connection dies.
     HangUp,
     /// The reply is held back for so long.
@@ -250,6 +252,9 @@ impl Shared {
                 let desk = self.desk.lock().unwrap();
                 drop(self.heard.wait_timeout_while(desk, time, |desk| !desk.stopping).unwrap());
                 reply = *held;
+            }
+            if let Reply::Raw(bytes) = &reply {
+                stream.write_all(bytes)?;
             }
             let Reply::Whole { status, content_type, body } = reply else { break };
             // At once: a second write would wait for the peer to acknowledge the first.

@@ -25,7 +25,7 @@ pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, WORKER, run};
 
 /// How long anything may take before a test gives it up. Never how long anything should take.
-pub(crate) const BOUND: Duration = Duration::from_secs(40);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// A folder of a test's own.
 pub(crate) struct Home {

@@ -1,0 +1,98 @@
+//! What a job asks for, by kind, checked. The engine's child is told it as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cid::Cid;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Task {
+    Training(Training),
+    Inference(Inference),
+    FineTuning(FineTuning),
+    Compute(Compute),
+}
+
+/// Where bytes come from that a job needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// A dataset that is part of this program.
+    Embedded(String),
+    /// They came with the job.
+    #[serde(skip)]
+    Inline(Vec<u8>),
+    /// A result of an earlier job, in this worker's store.
+    #[serde(skip)]
+    Artefact(Cid),
+    Url {
+        url: String,
+        sha256: Option<String>,
+    },
+    /// A file in the job's input folder: what inline bytes and artefacts are staged as.
+    File(String),
+}
+
+/// How a network learns, and from what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Training {
+    /// One file, or the two of IDX.
+    pub(crate) dataset: Vec<Source>,
+    /// The column of the label.
+    pub(crate) label: Option<String>,
+    pub(crate) epochs: u32,
+    pub(crate) batch_size: usize,
+    pub(crate) learning_rate: f64,
+    /// Widths of the hidden layers.
+    pub(crate) hidden: Vec<usize>,
+    pub(crate) seed: u64,
+    pub(crate) test_fraction: f64,
+}
+
+/// A training that begins with a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FineTuning {
+    pub(crate) base_model: Source,
+    /// So many layers stay as they are.
+    pub(crate) freeze: usize,
+    /// Its `hidden` does not matter.
+    pub(crate) training: Training,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Inference {
+    pub(crate) model: Source,
+    /// Rows of numbers, as JSON or CSV.
+    pub(crate) input: Source,
+}
+
+/// What a compute job computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kernel {
+    Matmul,
+    Sha256,
+    Primes,
+}
+
+impl Kernel {
+    pub(crate) const ALL: [Self; 3] = [Self::Matmul, Self::Sha256, Self::Primes];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Matmul => "matmul",
+            Self::Sha256 => "sha256",
+            Self::Primes => "primes",
+        }
+    }
+
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kernel| kernel.name() == name)
+    }
+}
+
+/// A compute job: which kernel, on what, how much of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Compute {
+    pub(crate) kernel: Kernel,
+    pub(crate) seed: u64,
+    /// 1.0 is 10¹² floating-point operations, 1 GiB, or the primes below 10⁹.
+    pub(crate) amount: f64,
+}
