@@ -190,8 +190,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
             let ([a, b], [c, d]) = (a.to_be_bytes(), b.to_be_bytes());
             is_public_v4(Ipv4Addr::new(a, b, c, d))
         }
-        // All that is given out lies in 2000::/3, and 2001:db8::/32 is for books.
-        [0x2001, 0xdb8, ..] => false,
+        // All that is given out lies in 2000::/3, but for protocols (2001::/23: Teredo's stand for
+        // addresses of version 4) and for books.
+        [0x2001, 0..0x200 | 0xdb8, ..] | [0x3fff, 0..0x1000, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

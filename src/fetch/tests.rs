@@ -137,13 +137,22 @@ fn an_address_of_no_public_network_is_none() {
         "64:ff9b::a00:1",
         "2002:7f00:1::",
         "2001:db8::1",
+        "2001:0:7f00:1::80ff:fffe",
+        "2001:1ff::1",
+        "3fff:fff::1",
         "::127.0.0.1",
     ] {
         assert!(!is_public(private.parse().unwrap()), "{private}");
     }
-    for public in
-        ["1.1.1.1", "100.128.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
-    {
+    for public in [
+        "1.1.1.1",
+        "100.128.0.1",
+        "2606:4700::1111",
+        "2001:200::1",
+        "3fff:1000::1",
+        "::ffff:1.1.1.1",
+        "64:ff9b::101:101",
+    ] {
         assert!(is_public(public.parse().unwrap()), "{public}");
     }
 }
