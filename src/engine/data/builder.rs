@@ -31,6 +31,7 @@ impl Builder {
     pub(super) fn new(features: Vec<String>, label: String, memory: u64) -> Result<Self, Error> {
         check_width(features.len())?;
         check_names(&features)?;
+        check_name(&label)?;
         Ok(Self {
             features,
             label,
@@ -218,19 +219,29 @@ fn check_names(features: &[String]) -> Result<(), Error> {
     let (mut known, mut bytes) = (BTreeSet::new(), 0);
     for name in features {
         bytes += name.len();
-        let shown = || quoted(name);
-        if bytes > LONGEST_NAMES {
-            let most = text::size(LONGEST_NAMES as u64);
-            return Err(Error::bad(format!("the columns' names take more than {most}")));
-        }
-        if !is_name(name) {
-            return Err(Error::bad(format!("{} names no column: {NAME_RULE}", shown())));
-        }
+        check_length(bytes)?;
+        check_name(name)?;
         if !known.insert(name) {
-            return Err(Error::bad(format!("two columns are named {}: rename one", shown())));
+            return Err(Error::bad(format!("two columns are named {}: rename one", quoted(name))));
         }
     }
     Ok(())
+}
+
+/// Refuses names that take so many bytes together: before they are made, where they are made of one.
+pub(super) fn check_length(bytes: usize) -> Result<(), Error> {
+    if bytes > LONGEST_NAMES {
+        let most = text::size(LONGEST_NAMES as u64);
+        return Err(Error::bad(format!("the columns' names take more than {most}")));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Error::bad(format!("{} names no column: {NAME_RULE}", quoted(name))))
 }
 
 /// Such as `line 5, column `age``.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::builder::{Builder, refuse_by_count};
+use super::builder::{Builder, check_length, refuse_by_count};
 use super::source::Source;
 use super::{Dataset, Error};
 
@@ -24,7 +24,7 @@ pub(super) fn read(one: Source<'_>, other: Source<'_>, memory: u64) -> Result<Da
     refuse_by_count(images.count, width, memory)?;
     images.check_size()?;
     labels.check_size()?;
-    let mut builder = Builder::new(images.names(), "label".to_owned(), memory)?;
+    let mut builder = Builder::new(images.names()?, "label".to_owned(), memory)?;
     // Bounded by the columns that a table may have.
     let mut image = vec![0; usize::try_from(width).unwrap_or(0)];
     for number in 0..images.count {
@@ -78,12 +78,15 @@ impl<'a> File<'a> {
     }
 
     /// `pixel_0_0`, `pixel_0_1`… to the last row and column.
-    fn names(&self) -> Vec<String> {
+    fn names(&self) -> Result<Vec<String>, Error> {
+        // Of each name there is at least this: there may be 254 sides, and a million columns.
+        let shortest = "pixel".len() + "_0".len() * self.item.len();
+        check_length(usize::try_from(self.width()).unwrap_or(usize::MAX).saturating_mul(shortest))?;
         let longer = |names: Vec<String>, side: &u64| {
             let pairs = names.iter().flat_map(|name| (0..*side).map(move |at| (name, at)));
             pairs.map(|(name, at)| format!("{name}_{at}")).collect()
         };
-        self.item.iter().fold(vec!["pixel".to_owned()], longer)
+        Ok(self.item.iter().fold(vec!["pixel".to_owned()], longer))
     }
 
     fn check_size(&self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read as _};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::builder::{Builder, check_width, finite, place};
+use super::builder::{Builder, check_length, check_width, finite, place};
 use super::problem::{no_such_label, quoted};
 use super::source::{LONGEST_ROW, Source};
 use super::{Dataset, Error};
@@ -116,6 +116,8 @@ impl Shape {
         let features = first.0.iter().filter(|(key, _)| key != label);
         let keys: Vec<_> = features.map(|(key, cell)| (key.clone(), width(cell))).collect();
         check_width(keys.iter().map(|(_, width)| width).sum())?;
+        // A key stands in the name of every number below it: a long one with a long list would fill the memory.
+        check_length(keys.iter().map(|(key, width)| key.len() * width).sum())?;
         let at = keys.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
         Ok(Self { keys, at, label: label.to_owned() })
     }

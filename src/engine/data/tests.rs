@@ -174,7 +174,15 @@ fn what_cannot_be_learnt_from_is_refused_in_words() {
         writeln!(text, "1,{n}").unwrap();
         text
     });
-    let cases: [(&[u8], &str); 9] = [
+    let key = "k".repeat(201);
+    let column = format!("{{\"{key}\": 1, \"label\": 2}}");
+    let label = format!("{{\"a\": 1, \"{key}\": 2}}");
+    // Together 15 MB, if one made them.
+    let names = format!("{{\"{}\": [{}1], \"label\": 2}}", &key[..150], "1,".repeat(99_999));
+    let cases: [(&[u8], &str); 12] = [
+        (column.as_bytes(), "kk…` names no column: a name is one line of at most 200 bytes"),
+        (label.as_bytes(), "kk…` names no column: a name is one line of at most 200 bytes"),
+        (names.as_bytes(), "the columns' names take more than 2 MiB"),
         (b"", "there is nothing in it: 0 rows"),
         (b" \n\n", "there is nothing in it: 0 rows"),
         (b"a,b,kind\n", "there are 0 rows of data"),
