@@ -97,11 +97,11 @@ impl Shape {
     }
 }
 
-fn cell(bytes: &[u8]) -> String {
+pub(super) fn cell(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.trim_ascii()).into_owned()
 }
 
-fn is_text(cell: &str) -> bool {
+pub(super) fn is_text(cell: &str) -> bool {
     cell.parse::<f64>().is_err()
 }
 

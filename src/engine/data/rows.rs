@@ -1,5 +1,6 @@
 //! Rows without a label, for a model to answer: JSON or CSV, packed or not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read as _;
 
@@ -66,7 +67,7 @@ impl Rows<'_> {
             if csv::is_blank(&record) {
                 continue;
             }
-            let is_header = is_first && record.iter().any(|cell| number(cell).is_err());
+            let is_header = is_first && self.is_header(&record);
             is_first = false;
             if is_header {
                 places = self.header(&record)?;
@@ -84,10 +85,22 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// A header has names alone, or numbers too where one of the model's names stands among them. What
+    /// else is no number is a slip in a row, which must not be left out for it.
+    fn is_header(&self, first: &::csv::ByteRecord) -> bool {
+        let is_name = |cell: &String| !cell.is_empty() && csv::is_text(cell);
+        let cells: Vec<String> = first.iter().map(csv::cell).collect();
+        let known: BTreeSet<&String> = self.features.iter().collect();
+        cells.iter().all(is_name)
+            || cells.iter().any(is_name) && cells.iter().any(|cell| known.contains(cell))
+    }
+
     /// Where the features stand. One that names none of them has as many columns, in their order.
     fn header(&self, header: &::csv::ByteRecord) -> Result<Option<Vec<usize>>, Error> {
-        let place =
-            |name: &String| header.iter().position(|cell| cell.trim_ascii() == name.as_bytes());
+        // By the last cell first, so that of two of one name the first one stays.
+        let known: BTreeMap<&[u8], usize> =
+            header.iter().enumerate().map(|(at, cell)| (cell.trim_ascii(), at)).rev().collect();
+        let place = |name: &String| known.get(name.as_bytes()).copied();
         let places: Vec<Option<usize>> = self.features.iter().map(place).collect();
         if header.len() == self.features.len() && places.iter().all(Option::is_none) {
             return Ok(None);
@@ -316,6 +329,11 @@ mod tests {
             (
                 "[1e39,{}]",
                 "row 1, column `a`: 1000000000000000000000000000000000000000 is too large for 32 bits; row 1, column `b`: an object is no number",
+            ),
+            ("1,x\n2,3\n", "row 1, column `b`: `x` is no number"),
+            (
+                "NaN,\n2,3\n",
+                "row 1, column `a`: `NaN` is no finite number of 32 bits; row 1, column `b`: is empty",
             ),
             ("a,b\n1,NaN\n", "row 1, column `b`: `NaN` is no finite number of 32 bits"),
             (
