@@ -414,6 +414,8 @@ fn refused(error: &engine::Error) -> Refused {
         engine::Error::NothingToTest
         | engine::Error::Diverged { .. }
         | engine::Error::Inputs { .. }
+        | engine::Error::Order { .. }
+        | engine::Error::Overflow { .. }
         | engine::Error::Frozen { .. }
         | engine::Error::TooLarge { .. } => {
             Refused { reason: Reason::BadInput, stage: Stage::Run, error: error.to_string() }

@@ -40,6 +40,9 @@ pub(crate) fn answer(
         let start = Instant::now();
         pass.fill(&model.standardised(row), super::net::lines(width), &[0]);
         for (class, confidence) in net.answer(means, &mut pass, 1) {
+            if confidence.is_nan() {
+                return Err(Error::Overflow { row: answers.len() + 1 });
+            }
             answers.push(Answer { class, confidence, latency: start.elapsed() });
         }
         if reported.elapsed() >= REPORT_EVERY {
@@ -56,5 +59,35 @@ fn progress(done: usize, rows: usize) -> Progress {
     Progress {
         percent: u8::try_from(percent).unwrap_or(100),
         operation: format!("row {done}/{rows}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::model::Layer;
+
+    fn answered(values: &[f32]) -> Result<Vec<Answer>, String> {
+        let layer = Layer { inputs: 1, outputs: 2, weight: vec![1.0, -1e10], bias: vec![0.0, 0.0] };
+        let model = Model {
+            layers: vec![layer],
+            mean: vec![0.0],
+            scale: vec![1.0],
+            features: vec!["x".into()],
+            classes: vec!["no".into(), "yes".into()],
+            notes: vec![],
+        };
+        answer(&model, values, &mut |_| {}).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_row_that_leaves_the_range_of_numbers_is_named_and_not_answered() {
+        assert_eq!(answered(&[1.0]).unwrap()[0].confidence, 1.0);
+        for large in [1e30, -1e30] {
+            assert_eq!(
+                answered(&[1.0, large]).unwrap_err(),
+                "row 2: its numbers are too large for this model, which would answer nonsense"
+            );
+        }
     }
 }

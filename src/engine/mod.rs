@@ -56,6 +56,13 @@ pub(crate) enum Error {
     Diverged { epoch: u32, rate: f64 },
     #[error("the model takes {model} numbers a row, and the data has {data}")]
     Inputs { model: usize, data: usize },
+    #[error(
+        "the data has the model's columns in another order, `{data}` where the model has `{model}`: \
+         put them into the model's order"
+    )]
+    Order { model: String, data: String },
+    #[error("row {row}: its numbers are too large for this model, which would answer nonsense")]
+    Overflow { row: usize },
     #[error("freeze is {frozen}, but the model has {layers} layers and the last one has to learn")]
     Frozen { frozen: usize, layers: usize },
     #[error(

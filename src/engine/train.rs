@@ -3,6 +3,7 @@
 //! The result depends on the dataset, the lesson and the start alone, to the bit: not on the threads, the
 //! processor or the time.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::data::Table;
@@ -14,6 +15,7 @@ use super::net::{Means, Net, Pass, Score, lines};
 use super::splitmix::SplitMix64;
 use super::vector::{LANES, Level, Line};
 use super::{Error, Progress};
+use crate::text;
 
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Rows that are judged together.
@@ -188,6 +190,10 @@ fn begin(table: &Table, split: &Split, start: Start, seed: u64) -> Result<(Model
             if inputs != table.features.len() {
                 return Err(Error::Inputs { model: inputs, data: table.features.len() });
             }
+            if let Some((model, data)) = misplaced(&model.features, &table.features) {
+                let shown = |name| text::one_line(name, 60);
+                return Err(Error::Order { model: shown(model), data: shown(data) });
+            }
             let last = model.layers.len() - 1;
             if frozen > last {
                 return Err(Error::Frozen { frozen, layers: last + 1 });
@@ -201,6 +207,14 @@ fn begin(table: &Table, split: &Split, start: Start, seed: u64) -> Result<(Model
             Ok((model, Begun { frozen, has_new_last }))
         }
     }
+}
+
+/// The first column that stands elsewhere than in the model, and the model's in its place, where both have
+/// the same names. Columns of other names are taken by their place.
+fn misplaced<'a>(model: &'a [String], data: &'a [String]) -> Option<(&'a str, &'a str)> {
+    let (wanted, found) = model.iter().zip(data).find(|(wanted, found)| wanted != found)?;
+    let names = |of: &'a [String]| of.iter().collect::<BTreeSet<_>>();
+    (names(model) == names(data)).then_some((wanted.as_str(), found.as_str()))
 }
 
 /// Gives the last layer a beginning from what the others make of the rows.

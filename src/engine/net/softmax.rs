@@ -37,7 +37,9 @@ fn compare_rows(logits: &[Line], gradient: &mut [Line], labels: &[u32], classes:
             let logit = logits[line * rows + r].0[lane];
             product *= f64::from(sum);
             score.loss += f64::from(max - logit);
-            score.right += usize::from(logit >= max);
+            // Of equal logits the first is the answer. Each has 1 in the sum, so they show there.
+            let is_first = sum < 2.0 || is_first(logits, r, rows, *label as usize);
+            score.right += usize::from(logit >= max && is_first);
             let (scale, least) = (share / sum, LEAST * sum);
             for line in gradient[r..].iter_mut().step_by(rows) {
                 *line = line.scaled(scale, least);
@@ -49,7 +51,13 @@ fn compare_rows(logits: &[Line], gradient: &mut [Line], labels: &[u32], classes:
     score
 }
 
-/// The most probable class of each row and how probable it is.
+/// Whether no class before this one has as large a logit.
+fn is_first(logits: &[Line], row: usize, rows: usize, class: usize) -> bool {
+    let logit = |class: usize| logits[class / LANES * rows + row].0[class % LANES];
+    (0..class).all(|before| logit(before) < logit(class))
+}
+
+/// The most probable class of each row and how probable it is, which is no number where a logit is none.
 pub(super) fn answer(
     level: Level,
     logits: &[Line],
@@ -63,14 +71,19 @@ pub(super) fn answer(
 fn answer_row(logits: &[Line], row: usize, classes: usize) -> (u32, f32) {
     let rows = logits.len() / classes.div_ceil(LANES);
     let mut best = (0, f32::NEG_INFINITY);
+    let mut are_finite = true;
     let mut at = 0;
     for line in logits[row..].iter().step_by(rows) {
         for value in line.0.iter().take(classes - at as usize) {
             if *value > best.1 {
                 best = (at, *value);
             }
+            are_finite &= value.is_finite();
             at += 1;
         }
+    }
+    if !are_finite {
+        return (best.0, f32::NAN);
     }
     let mut sums = Line::splat(0.0);
     for (line, first) in logits[row..].iter().step_by(rows).zip((0..classes).step_by(LANES)) {

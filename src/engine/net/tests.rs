@@ -194,6 +194,19 @@ fn answers_are_the_largest_logit_and_its_probability() {
 }
 
 #[test]
+fn of_equal_logits_only_the_first_counts_as_the_answer() {
+    let mut model = model(&[1, 18]);
+    model.layers[0].weight.fill(0.0);
+    model.layers[0].bias.fill(0.0);
+    let net = Net::new(&model, 0.0, 0);
+    for level in Level::all() {
+        let mut pass = filled(&net, &model, &[0.5; 3], 3);
+        assert_eq!(net.judge(means(level), &mut pass, &[0, 1, 17]).right, 1, "{level:?}");
+        assert_eq!(net.answer(means(level), &mut pass, 1)[0].0, 0);
+    }
+}
+
+#[test]
 fn weights_come_back_as_they_were_kept() {
     for widths in [&[1, 1, 2][..], &[16, 32, 48], &[17, 33, 5, 100]] {
         let model = model(widths);

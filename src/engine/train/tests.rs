@@ -122,6 +122,17 @@ fn what_cannot_be_gone_on_from_is_refused() {
         refused(table("digits"), from(0), &LESSON),
         "the model takes 4 numbers a row, and the data has 64"
     );
+    let mut swapped = table("iris");
+    swapped.features.swap(0, 3);
+    let told = refused(swapped.clone(), from(0), &LESSON);
+    let (data, model) = (&swapped.features[0], &swapped.features[3]);
+    assert_eq!(
+        told,
+        format!(
+            "the data has the model's columns in another order, `{data}` where the model has \
+             `{model}`: put them into the model's order"
+        )
+    );
 }
 
 #[test]
