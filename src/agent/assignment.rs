@@ -19,12 +19,12 @@ use crate::job::{self, Charge, Limits, Missing, Offer, Run, Watch};
 use crate::machine::{self, EnergyMeter, HostMeter};
 use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::reading::{GpuUsage, Reading};
-use crate::store::{FileError, Phase, Record, Reusable, replace};
+use crate::store::{FileError, Phase, Record, Reusable, named_artefacts, replace};
 use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
 };
-use crate::{cli, clock, crash, ipfs, runner};
+use crate::{cli, clock, crash, runner};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub(super) struct Assignment<'a> {
     pub(super) offer: Offer,
     pub(super) orders: PipeReader,
     pub(super) events: Sender<Event>,
+    /// To the thread that offers files to the IPFS node.
+    pub(super) files: Sender<Cid>,
 }
 
 /// Takes the job and sees it through to its recorded outcome.
@@ -60,8 +62,11 @@ pub(super) fn run(assignment: Assignment<'_>) {
     crash::point("ended");
     if assignment.record_for_sure(outcome) {
         crash::point("outcome-recorded");
-        assignment.publish(&files);
         assignment.tell(Event::Ended { key: assignment.key.clone(), verdict });
+        for file in files {
+            // Without a node nobody listens.
+            assignment.files.send(file).ok();
+        }
     }
 }
 
@@ -90,7 +95,7 @@ impl Assignment<'_> {
         let store = &self.shared.store;
         let Reusable { mut result, metrics, .. } = store.reusable(like)?;
         let is_here = |cid: &Cid| store.artefact(cid, clock::wall()).is_some();
-        if !named(&result).iter().all(is_here) {
+        if !named_artefacts(&result).iter().all(is_here) {
             return None;
         }
         result.insert("cached".into(), true.into());
@@ -107,17 +112,6 @@ impl Assignment<'_> {
         self.tell(Event::Progress { key: self.key.clone(), report: Box::new(report) });
         let ending = Ending::Completed(result);
         Some(Outcome { ending, metrics, final_metrics: Object::new(), at: clock::wall() })
-    }
-
-    /// Offers what the job made to the IPFS node, if there is one.
-    fn publish(&self, files: &[Cid]) {
-        let Shared { store, config, .. } = self.shared;
-        let Some(api) = &config.artefacts.ipfs_api else { return };
-        for cid in files {
-            if let Some(path) = store.artefact(cid, clock::wall()) {
-                ipfs::publish(api, &path, cid);
-            }
-        }
     }
 
     /// Stages the job and starts its program, held; records its handle.
@@ -357,15 +351,9 @@ fn like(task: &Task) -> Option<String> {
     }
 }
 
-/// The files that a result names.
-fn named(result: &Object) -> Vec<Cid> {
-    let named = result.get("artefacts").and_then(Value::as_array).into_iter().flatten();
-    named.filter_map(|artefact| artefact.get("cid")?.as_str()?.parse().ok()).collect()
-}
-
 fn artefacts(outcome: &Outcome) -> Vec<Cid> {
     match &outcome.ending {
-        Ending::Completed(result) => named(result),
+        Ending::Completed(result) => named_artefacts(result),
         Ending::Failed(_) | Ending::Declined(_) | Ending::Cancelled => vec![],
     }
 }

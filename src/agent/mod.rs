@@ -7,6 +7,8 @@
 //! jobs ────┤                          ├─► a thread a job
 //! speed ───┘                          └─► speed    measures the processor, when nothing runs
 //! ```
+//! What jobs made goes from their threads to `ipfs`, which offers it to a node where there is one.
+//!
 //! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent
 //! down if it panics.
 
@@ -31,9 +33,11 @@ use std::time::Duration;
 
 use self::core::Core;
 use crate::backend::{Backend, Facts};
+use crate::cid::Cid;
 use crate::clock;
 use crate::config::{Config, Identity, Problems};
 use crate::exit::Exit;
+use crate::ipfs;
 use crate::job::Offer;
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::process::Groups;
@@ -144,6 +148,8 @@ fn work<'scope>(
     spawn(scope, "courier", &events, move |events| {
         courier::run(shared, &courier_orders, &events);
     })?;
+    let (files, made) = mpsc::channel();
+    spawn(scope, "ipfs", &events, move |_| publish(shared, &made))?;
     let (open, until_closed) = mpsc::channel();
     spawn(scope, "losses", &events, move |events| {
         record_losses(shared, losses, &until_closed, &events);
@@ -154,6 +160,7 @@ fn work<'scope>(
         events,
         net,
         courier,
+        files,
         _open: open,
         orders: BTreeMap::new(),
         measuring: None,
@@ -178,6 +185,17 @@ fn work<'scope>(
         }
         hands.book_unbooked();
         event = next_event(&core, &heard);
+    }
+}
+
+/// Offers files to the IPFS node, one after the other: a node that does not answer holds up neither a
+/// delivery nor a job.
+fn publish(shared: &Shared, files: &Receiver<Cid>) {
+    let Some(api) = &shared.config.artefacts.ipfs_api else { return };
+    for cid in files {
+        if let Some(path) = shared.store.artefact(&cid, clock::wall()) {
+            ipfs::publish(api, &path, &cid);
+        }
     }
 }
 
@@ -237,6 +255,7 @@ struct Hands<'scope, 'env> {
     events: Sender<Event>,
     net: Sender<net::Order>,
     courier: Sender<Errand>,
+    files: Sender<Cid>,
     /// What has nobody to tell anything, but ends when we do.
     _open: Sender<Infallible>,
     /// The pipe to each running job.
@@ -322,7 +341,7 @@ impl Hands<'_, '_> {
         let (orders, giver) =
             io::pipe().map_err(|cause| Error::Start { what: "a job's orders", cause })?;
         self.orders.insert(key.clone(), giver);
-        let shared = self.shared;
+        let (shared, files) = (self.shared, self.files.clone());
         spawn(self.scope, "job", &self.events, move |events| {
             assignment::run(assignment::Assignment {
                 shared,
@@ -331,6 +350,7 @@ impl Hands<'_, '_> {
                 offer: *offer,
                 orders,
                 events,
+                files,
             });
         })
     }

@@ -18,7 +18,7 @@ use super::file::{self, FileError};
 use super::record::{Phase, ReadError, Record};
 use super::{Store, make_dir};
 use crate::cid::{Address, Cid, Version, address};
-use crate::work::{Ending, Key};
+use crate::work::{Ending, Key, Object};
 
 /// What was put or taken so short ago is not dropped: the outcome that will name it may not be recorded
 /// yet, or a job may be about to read it.
@@ -108,7 +108,7 @@ impl Store {
             let name = entry.map_err(failed)?.file_name();
             let Some(key) = name.to_str().and_then(Key::from_folder) else { continue };
             match self.read(&key) {
-                Ok(record) => owed.extend(named(&record)),
+                Ok(record) => owed.extend(undelivered(&record)),
                 Err(ReadError::Absent) => {}
                 Err(error) => return Err(self.unreadable(&key, &error)),
             }
@@ -126,9 +126,14 @@ impl Store {
 }
 
 /// The artefacts of a result that waits for its delivery.
-fn named(record: &Record) -> Vec<Cid> {
+fn undelivered(record: &Record) -> Vec<Cid> {
     let Phase::Finished { outcome, .. } = &record.phase else { return vec![] };
     let Ending::Completed(result) = &outcome.ending else { return vec![] };
+    named_artefacts(result)
+}
+
+/// The files that a result names.
+pub(crate) fn named_artefacts(result: &Object) -> Vec<Cid> {
     let artefacts = result.get("artefacts").and_then(Value::as_array).into_iter().flatten();
     artefacts.filter_map(|artefact| artefact.get("cid")?.as_str()?.parse().ok()).collect()
 }

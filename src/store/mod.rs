@@ -24,6 +24,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub(crate) use artefacts::named_artefacts;
 pub(crate) use file::{FileError, replace};
 pub(crate) use job_log::JobLog;
 pub(crate) use record::{Phase, ReadError, Record};

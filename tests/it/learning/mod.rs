@@ -2,6 +2,7 @@
 
 mod downloads;
 mod inference;
+mod ipfs;
 mod limits;
 mod refused;
 mod reuse;
