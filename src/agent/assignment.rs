@@ -8,18 +8,17 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use serde_json::Value;
 
-use super::Shared;
 use super::event::Event;
+use super::{Shared, log_error};
 use crate::backend::wire::LAST_ATTEMPT;
 use crate::cid::Cid;
 use crate::job::{self, Charge, Limits, Missing, Offer, Run, Watch};
 use crate::machine::{self, EnergyMeter, HostMeter};
 use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::reading::{GpuUsage, Reading};
-use crate::store::{FileError, Phase, Record, Reusable, named_artefacts, replace};
+use crate::store::{Phase, Record, Reusable, named_artefacts, replace};
 use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
     Task,
@@ -355,12 +354,6 @@ fn artefacts(outcome: &Outcome) -> Vec<Cid> {
     match &outcome.ending {
         Ending::Completed(result) => named_artefacts(result),
         Ending::Failed(_) | Ending::Declined(_) | Ending::Cancelled => vec![],
-    }
-}
-
-fn log_error(result: Result<(), FileError>) {
-    if let Err(error) = result {
-        log::error!("{error}");
     }
 }
 

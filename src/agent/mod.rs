@@ -24,6 +24,7 @@ mod signals;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::io::{self, PipeWriter, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -94,7 +95,7 @@ impl Shared {
 /// Works for the backend until there is a reason to stop.
 pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let store = Store::open(&config.identity.state_dir)?;
-    // First, as it may put this process into another group, of which it then tells limits and use.
+    // Before anything is measured: it may put this process into a group with other limits.
     let groups = Groups::find(Path::new("/"), &config.identity.state_dir);
     let worker_id = match &config.identity.worker_id {
         Some(id) => id.clone(),
@@ -433,7 +434,7 @@ impl Hands<'_, '_> {
     }
 }
 
-fn log_error(result: Result<(), String>) {
+fn log_error(result: Result<(), impl Display>) {
     if let Err(error) = result {
         log::error!("{error}");
     }

@@ -70,8 +70,8 @@ fn settled(moment: f32) -> f32 {
     if moment.abs() > LEAST { moment } else { 0.0 }
 }
 
-/// 1/√x for a positive x, within 5e-6. Made of multiplications: the instructions for roots and quotients
-/// would take a third of the time of a small network.
+/// 1/√x for a positive x, within 5e-6. Made of multiplications: many processors take several times as long
+/// for roots and quotients of wide vectors.
 #[inline(always)]
 fn inverse_root(x: f32) -> f32 {
     let half = 0.5 * x;
