@@ -351,10 +351,10 @@ fn the_changelog_knows_this_version() {
     );
 }
 
-/// The settings of `src/cli.rs` with the default that their help states.
+/// The settings of `src/cli/settings.rs` with the default that their help states.
 fn settings() -> BTreeMap<String, Option<String>> {
-    let cli = read("src/cli.rs");
-    let (_, table) = cli.split_once("SETTINGS: &[Setting] = &[").expect("cli.rs has the settings");
+    let cli = read("src/cli/settings.rs");
+    let (_, table) = cli.split_once("SETTINGS: &[Setting] = &[").expect("it has the settings");
     let (table, _) = table.split_once("\n];").expect("the settings end");
     // One entry ends where the next begins; each is a constructor with texts as arguments.
     let entries = table.split("\n    s").skip(1);
@@ -370,7 +370,10 @@ fn settings() -> BTreeMap<String, Option<String>> {
 fn the_readme_has_a_row_for_every_setting() {
     let readme = read("README.md").replace(['`', '\\'], "");
     let settings = settings();
-    assert!(settings.len() > 15, "the settings of src/cli.rs were not understood: {settings:?}");
+    assert!(
+        settings.len() > 15,
+        "the settings of src/cli/settings.rs were not understood: {settings:?}"
+    );
     let mut broken = vec![];
     for (key, default) in settings {
         let Some(row) = readme.lines().find(|line| line.starts_with(&format!("| --{key} "))) else {
@@ -384,7 +387,7 @@ fn the_readme_has_a_row_for_every_setting() {
             }
         }
     }
-    none("README.md and the settings of src/cli.rs differ", &broken);
+    none("README.md and the settings of src/cli/settings.rs differ", &broken);
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! What is registered of this machine.
+
+use super::{GPU_FIRST, GPU_PERIOD};
+use crate::backend::Facts;
+use crate::config::Identity;
+use crate::machine::{self, Gpus};
+use crate::store;
+use crate::work::Kind;
+
+pub(super) fn make_worker_id(identity: &Identity) -> String {
+    let dir = &identity.state_dir;
+    // The folder was just opened; should it not resolve, its own spelling is as good a name.
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    machine::worker_id(machine::read_machine_id().as_deref(), &dir, fastrand::u128(..))
+}
+
+/// What would be registered of this machine.
+///
+/// With the reason why there is no GPU, or not every one.
+pub(crate) fn facts_without_agent(identity: &Identity, slots: usize) -> (Facts, Option<String>) {
+    let kept = store::read_worker_id(&identity.state_dir).ok().flatten();
+    let worker_id = identity.worker_id.clone().or(kept);
+    let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
+    let watch = machine::watch(identity.nvml_library.as_deref(), GPU_PERIOD);
+    let gpus = watch.wait_first(GPU_FIRST);
+    let facts = facts(identity, worker_id, slots, &gpus);
+    (facts, gpus.absence.map(|absence| absence.reason().to_owned()))
+}
+
+pub(super) fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: &Gpus) -> Facts {
+    let specs = machine::specs(&identity.state_dir, gpus.specs.to_vec());
+    let short = worker_id.get(..8).unwrap_or(&worker_id);
+    Facts {
+        name: identity.name.clone().unwrap_or_else(|| format!("Provider-{short}")),
+        address: identity
+            .address
+            .clone()
+            .unwrap_or_else(|| format!("QUBIC_{}", worker_id.to_uppercase())),
+        location: identity.location.clone(),
+        price: identity.price,
+        slots,
+        kinds: Kind::ALL.map(Kind::name).to_vec(),
+        // Of this machine as it is now, or it has to be measured anew.
+        gflops: store::read_speed(&identity.state_dir)
+            .filter(|speed| speed.fits(&specs))
+            .map(|speed| speed.measured.gflops),
+        specs,
+        worker_id,
+    }
+}

@@ -1,0 +1,212 @@
+//! Every setting stands once in [`SETTINGS`], which makes its flag, its environment variable and its key
+//! in `worker.toml`.
+
+use clap::{Arg, ArgAction};
+
+/// What a setting is about: its heading in `--help`, and which commands take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Backend,
+    Machine,
+    Work,
+    Pace,
+    Files,
+    Log,
+}
+
+impl Topic {
+    pub(super) fn heading(self) -> &'static str {
+        match self {
+            Self::Backend => "Backend",
+            Self::Machine => "This machine, as registered",
+            Self::Work => "How much work",
+            Self::Pace => "Pace",
+            Self::Files => "Files",
+            Self::Log => "Log",
+        }
+    }
+}
+
+/// One setting: flag `--key`, variable `WORKER_KEY`, and `key` in `worker.toml`.
+pub(crate) struct Setting {
+    pub(crate) key: &'static str,
+    pub(crate) topic: Topic,
+    /// The name of its value, or nothing for a switch.
+    pub(crate) value: Option<&'static str>,
+    help: &'static str,
+}
+
+const fn setting(
+    topic: Topic,
+    key: &'static str,
+    value: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, topic, value: Some(value), help }
+}
+
+const fn switch(topic: Topic, key: &'static str, help: &'static str) -> Setting {
+    Setting { key, topic, value: None, help }
+}
+
+use Topic::{Backend, Files, Log, Machine, Pace, Work};
+
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting(
+        Backend,
+        "backend",
+        "URL",
+        "The marketplace to work for [default: http://127.0.0.1:3001]",
+    ),
+    setting(
+        Backend,
+        "token-file",
+        "FILE",
+        "A file with the bearer token, readable by its owner only [default: $CREDENTIALS_DIRECTORY/token, if it is there]",
+    ),
+    setting(
+        Backend,
+        "ca-cert",
+        "FILE",
+        "A PEM file of certificates to trust besides the public ones",
+    ),
+    setting(
+        Backend,
+        "request-timeout",
+        "DUR",
+        "The longest that one request may take [default: 10s]",
+    ),
+    setting(Machine, "name", "NAME", "The name consumers see [default: Provider-<id>]"),
+    setting(Machine, "price", "PRICE", "Price per hour [default: 5.0]"),
+    setting(Machine, "location", "PLACE", "Where the machine is [default: Local Network]"),
+    setting(
+        Machine,
+        "address",
+        "ADDRESS",
+        "Where earnings go; some backends insist on a 60-letter Qubic address",
+    ),
+    setting(
+        Machine,
+        "worker-id",
+        "ID",
+        "A stable name of this worker [default: made from the machine's id and kept in the state directory]",
+    ),
+    setting(
+        Machine,
+        "nvml-library",
+        "PATH",
+        "NVIDIA's management library, where the system does not find it [default: libnvidia-ml.so.1]",
+    ),
+    setting(Work, "slots", "N", "Jobs at once [default: 1]"),
+    switch(Work, "once", "Take one job, deliver its result and stop; the same as --max-jobs 1"),
+    setting(
+        Work,
+        "max-jobs",
+        "N",
+        "Take N jobs, deliver their results and stop; declined jobs do not count",
+    ),
+    setting(Work, "exit-when-idle", "DUR", "Stop when there was nothing to do for so long"),
+    setting(
+        Work,
+        "min-free",
+        "SIZE",
+        "Take no job while less is free on the disk of the state directory [default: 1GiB]",
+    ),
+    setting(
+        Pace,
+        "heartbeat-interval",
+        "DUR",
+        "How often the backend hears from us; it may ask for another pace [default: 30s]",
+    ),
+    setting(
+        Pace,
+        "progress-interval",
+        "DUR",
+        "How often a running job's progress is reported [default: 5s]",
+    ),
+    setting(
+        Pace,
+        "max-failures",
+        "N",
+        "Heartbeats that fail in a row before registering again [default: 5]",
+    ),
+    setting(
+        Pace,
+        "drain-timeout",
+        "DUR",
+        "How long running jobs may finish when asked to stop [default: 10m]",
+    ),
+    setting(
+        Files,
+        "config",
+        "FILE",
+        "worker.toml: every flag is a key of the same name there; flags and environment win",
+    ),
+    setting(
+        Files,
+        "state-dir",
+        "DIR",
+        "What must survive a restart [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/qubix-worker, else ~/.local/state/qubix-worker]",
+    ),
+    setting(
+        Files,
+        "artefact-space",
+        "SIZE",
+        "How much room the results of jobs may take [default: 10GiB]",
+    ),
+    switch(
+        Files,
+        "reuse-results",
+        "Answer a job like one before, of the same data, from the results that are still here",
+    ),
+    switch(
+        Files,
+        "allow-private-downloads",
+        "Let jobs download from the loopback and from private networks",
+    ),
+    setting(
+        Files,
+        "ipfs-api",
+        "URL",
+        "The API of an IPFS node to add results to, such as http://127.0.0.1:5001",
+    ),
+    setting(Log, "log-format", "FORMAT", "text or json [default: text]"),
+    switch(Log, "verbose", "Log each request and change of state"),
+    switch(Log, "quiet", "Log warnings and errors only"),
+];
+
+/// The flags of the settings that are wanted.
+pub(super) fn settings(wanted: impl Fn(Topic) -> bool) -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(move |setting| wanted(setting.topic)).map(arg)
+}
+
+pub(super) fn arg(setting: &Setting) -> Arg {
+    let arg = Arg::new(setting.key)
+        .long(setting.key)
+        .env(env_name(setting.key))
+        .hide_env(true)
+        .help(setting.help)
+        .help_heading(setting.topic.heading());
+    match setting.value {
+        Some(name) => arg.value_name(name).allow_hyphen_values(name == "PRICE"),
+        // A switch is read as text too, so that its variable and its key can say false.
+        None => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .hide_possible_values(true)
+            .value_name("BOOL")
+            .hide_default_value(true)
+            .short(match setting.key {
+                "verbose" => Some('v'),
+                "quiet" => Some('q'),
+                _ => None,
+            }),
+    }
+}
+
+/// `WORKER_TOKEN_FILE` for `token-file`.
+fn env_name(key: &str) -> String {
+    format!("WORKER_{}", key.replace('-', "_").to_uppercase())
+}
