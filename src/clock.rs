@@ -11,6 +11,12 @@ pub(crate) fn since_boot() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// The clock that the service manager speaks of; it stands still while the machine sleeps.
+pub(crate) fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// The wall clock, for time stamps only.
 #[expect(clippy::disallowed_methods, reason = "this is the place that reads it")]
 pub(crate) fn wall() -> SystemTime {

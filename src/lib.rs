@@ -11,10 +11,11 @@
 //! - `agent`: the loop. `agent::core` decides and is pure; the threads around it do.
 //! - `backend`: the wire. `job`: one job. `store`: the disk. `machine`: this computer.
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
-//! - `work`, `reading`: the plain values that several rooms speak of.
+//! - `work`, `reading`, `snapshot`: the plain values that several rooms speak of.
 //! - `cgroup`: which control groups we are in. `fetch`: downloads. `cid`: what a file is called on IPFS.
 //!   `ipfs`: adds it to a node there.
 //! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
+//! - `notify`: what the service manager is told.
 //! - `crash`: where the tests let the agent be killed.
 //!
 //! Imports point down this list; `tests/tidy.rs` checks it.
@@ -36,12 +37,14 @@ mod job;
 mod logging;
 mod machine;
 mod mock;
+mod notify;
 mod process;
 mod reading;
 mod retry;
 mod runner;
 mod secret;
 mod serve;
+mod snapshot;
 mod store;
 mod text;
 mod work;

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 6] = [
     &["process"],
     &[
         "cgroup", "cid", "cli", "clock", "config", "crash", "exit", "fetch", "ipfs", "logging",
-        "reading", "retry", "secret", "serve", "text", "work",
+        "notify", "reading", "retry", "secret", "serve", "snapshot", "text", "work",
     ],
 ];
 
@@ -254,7 +254,8 @@ fn imports_point_down() {
 /// otherwise in its tests.
 #[test]
 fn the_core_of_the_agent_is_pure() {
-    const ROOMS: [&str; 8] = ["agent", "backend", "config", "exit", "job", "retry", "text", "work"];
+    const ROOMS: [&str; 9] =
+        ["agent", "backend", "config", "exit", "job", "retry", "snapshot", "text", "work"];
     const IMPURE: [&str; 8] = [
         "std::fs",
         "std::io",

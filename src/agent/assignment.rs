@@ -74,7 +74,7 @@ impl Assignment<'_> {
     fn outcome(&self) -> Option<Outcome> {
         // Only jobs that could be understood are assigned.
         let job = self.offer.job.as_ref().ok()?;
-        let like = self.shared.config.artefacts.reuse.then(|| like(&job.task)).flatten();
+        let like = self.shared.config().artefacts.reuse.then(|| like(&job.task)).flatten();
         if let Some(outcome) = like.as_deref().and_then(|like| self.reused(like)) {
             return Some(outcome);
         }
@@ -142,14 +142,14 @@ impl Assignment<'_> {
     }
 
     fn stage(&self, job: &Job, input: &Path) -> Result<(), Failure> {
-        let Shared { store, config, .. } = self.shared;
+        let store = &self.shared.store;
         let write =
             |path: &Path, content: &[u8]| replace(path, content).map_err(|error| error.to_string());
         let artefact = |cid: &Cid| store.artefact(cid, clock::wall());
         let charge = Charge {
             task: job.task.clone(),
             memory: memory_limit(machine::memory()),
-            private_downloads: config.rules.private_downloads,
+            private_downloads: self.shared.config().rules.private_downloads,
         };
         job::stage(charge, input, write, artefact).map_err(|missing| match missing {
             Missing::Artefact(error) => {
@@ -182,7 +182,7 @@ impl Assignment<'_> {
         let limits = Limits {
             time: job.time_limit,
             memory: memory_limit(machine::memory()),
-            report_every: self.shared.config.rules.progress_interval,
+            report_every: self.shared.config().rules.progress_interval,
             grace: GRACE,
             author: author(&job.task),
         };
@@ -207,7 +207,7 @@ impl Assignment<'_> {
         let ending = match run {
             Run::Done(printed) => self.collect(printed),
             Run::Failed(failure) => {
-                let disk = machine::disk(&self.shared.config.identity.state_dir);
+                let disk = machine::disk(&self.shared.config().identity.state_dir);
                 let free = disk.map(|disk| disk.free);
                 Ending::Failed(on_disk(failure, free))
             }
@@ -224,7 +224,7 @@ impl Assignment<'_> {
 
     /// Takes the result, and the files that it names into the store.
     fn collect(&self, printed: Option<Object>) -> Ending {
-        let Shared { store, config, .. } = self.shared;
+        let store = &self.shared.store;
         let out = store.work_dir(&self.key).join("out");
         let keep = |path: &Path| {
             store.put_artefact(path, clock::wall()).map_err(|error| error.to_string())
@@ -235,7 +235,7 @@ impl Assignment<'_> {
         });
         match collected {
             Ok(result) => {
-                store.bound_artefacts(config.artefacts.space, clock::wall());
+                store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
                 Ending::Completed(result)
             }
             Err(error) => {
@@ -247,7 +247,7 @@ impl Assignment<'_> {
     fn record(&self, phase: Phase, offer: Option<String>) -> Record {
         Record {
             attempt: self.attempt.clone(),
-            origin: self.shared.config.connection.backend.origin.clone(),
+            origin: self.shared.config().connection.backend.origin.clone(),
             worker: Some(self.shared.worker_id.clone()),
             kind: self.offer.kind.clone(),
             offer,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::{Error, JobState, Receipt, RegisterError, Status};
+use crate::config::Rules;
 use crate::exit::Exit;
 use crate::job::Offer;
 use crate::work::{Attempt, Booking, Decline, JobId, Key, Order, Report, Verdict};
@@ -68,9 +69,22 @@ pub(crate) enum Event {
         key: Key,
         error: String,
     },
+    /// The owner's pause as it stands; none if they want none.
+    Pause(Option<Pause>),
+    /// The settings were read again, and these rules hold from now on.
+    Reloaded(Box<Rules>),
     Stop(StopRequest),
     /// A thread died of a bug.
     Panicked(&'static str),
+}
+
+/// No new jobs, by the owner's wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pause {
+    /// As people and the backend are told it.
+    pub(crate) words: String,
+    /// It ends by itself.
+    pub(crate) until: Option<Time>,
 }
 
 /// What a heartbeat brought.

@@ -29,9 +29,8 @@ pub(crate) fn facts_without_agent(identity: &Identity, slots: usize) -> (Facts, 
 
 pub(super) fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: &Gpus) -> Facts {
     let specs = machine::specs(&identity.state_dir, gpus.specs.to_vec());
-    let short = worker_id.get(..8).unwrap_or(&worker_id);
     Facts {
-        name: identity.name.clone().unwrap_or_else(|| format!("Provider-{short}")),
+        name: name(identity, &worker_id),
         address: identity
             .address
             .clone()
@@ -47,4 +46,10 @@ pub(super) fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: 
         specs,
         worker_id,
     }
+}
+
+/// What consumers see.
+pub(super) fn name(identity: &Identity, worker_id: &str) -> String {
+    let short = worker_id.get(..8).unwrap_or(worker_id);
+    identity.name.clone().unwrap_or_else(|| format!("Provider-{short}"))
 }

@@ -8,7 +8,9 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use super::assignment::{self, RECORD_AGAIN};
+use super::board::Poster;
 use super::event::{Action, Errand, Event};
+use super::owner::Ask;
 use super::{Error, Shared, leave_now, log_error, measure, net, spawn};
 use crate::cid::Cid;
 use crate::clock;
@@ -34,6 +36,8 @@ pub(super) struct Hands<'scope, 'env> {
     /// Deliveries that the disk has not taken, and when that is tried again.
     pub(super) unbooked: BTreeMap<Key, Booking>,
     pub(super) book_again: Duration,
+    pub(super) poster: Poster<'scope>,
+    pub(super) owner: Ask,
 }
 
 impl Hands<'_, '_> {
@@ -51,6 +55,7 @@ impl Hands<'_, '_> {
         match action {
             Action::Register => self.tell_net(net::Order::Register),
             Action::Beat { status, jobs, paused } => {
+                self.owner.look();
                 self.tell_net(net::Order::Beat { status, jobs, paused });
             }
             Action::Start { key, attempt, offer } => {
@@ -88,7 +93,7 @@ impl Hands<'_, '_> {
 
     fn book(&mut self, key: Key, booking: Booking) {
         let shared = self.shared;
-        let price = shared.config.identity.price;
+        let price = shared.config().identity.price;
         if let Err(error) = shared.store.book(&key, &booking, price, clock::wall()) {
             log::error!("{error}; the delivery is booked later");
             self.unbooked.insert(key, booking);
@@ -101,7 +106,7 @@ impl Hands<'_, '_> {
             return;
         }
         let shared = self.shared;
-        let price = shared.config.identity.price;
+        let price = shared.config().identity.price;
         shared.store.book_again(&mut self.unbooked, price, clock::wall());
         self.book_again = now + RECORD_AGAIN;
     }
@@ -128,9 +133,9 @@ impl Hands<'_, '_> {
         let begun = io::pipe().map_err(|cause| Error::Start { what: "measuring", cause });
         let begun = begun.and_then(|(orders, giver)| {
             self.measuring = Some(giver);
-            let state_dir = &self.shared.config.identity.state_dir;
+            let state_dir = self.shared.config().identity.state_dir.clone();
             spawn(self.scope, "speed", &self.events, move |events| {
-                if let Some(answer) = measure::run(&orders, state_dir) {
+                if let Some(answer) = measure::run(&orders, &state_dir) {
                     // Without a loop the agent is ending; it will be measured again.
                     events.send(Event::Measured(answer)).ok();
                 }
@@ -176,7 +181,7 @@ impl Hands<'_, '_> {
     }
 
     fn record(&self, attempt: Attempt, kind: String, outcome: Outcome) -> Record {
-        let origin = self.shared.config.connection.backend.origin.clone();
+        let origin = self.shared.config().connection.backend.origin.clone();
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
         let worker = Some(self.shared.worker_id.clone());
         Record { attempt, origin, worker, kind, offer: None, progressed: false, phase }

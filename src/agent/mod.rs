@@ -13,18 +13,22 @@
 //! down if it panics.
 
 mod assignment;
+mod board;
 mod core;
 mod courier;
 mod event;
 mod facts;
 mod gpu_roll;
 mod hands;
+mod herald;
 mod measure;
 mod net;
+mod owner;
 mod recover;
 mod signals;
 
 pub(crate) use facts::facts_without_agent;
+pub(crate) use owner::Reread;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -32,6 +36,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -43,8 +48,10 @@ use crate::config::{Config, Problems};
 use crate::exit::Exit;
 use crate::ipfs;
 use crate::machine::{self, GpuWatch, Gpus};
+use crate::notify::Notify;
 use crate::process::Groups;
 use crate::store::{self, Loss, Store};
+use board::{Board, Poster};
 use event::Event;
 use hands::Hands;
 use recover::{record_losses, recover};
@@ -77,7 +84,10 @@ pub(crate) enum Error {
 
 /// Everything the threads share; all of it is read-only, or locks for itself.
 struct Shared {
-    config: Config,
+    /// Replaced as a whole when it is read again; a job keeps what held when it began.
+    config: Mutex<Arc<Config>>,
+    board: Board,
+    notify: Notify,
     store: Store,
     backend: Backend,
     gpus: GpuWatch,
@@ -87,14 +97,19 @@ struct Shared {
 }
 
 impl Shared {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What is to be registered of this machine now.
     fn facts(&self, gpus: &Gpus) -> Facts {
-        facts::facts(&self.config.identity, self.worker_id.clone(), self.config.rules.slots, gpus)
+        let config = self.config();
+        facts::facts(&config.identity, self.worker_id.clone(), config.rules.slots, gpus)
     }
 }
 
-/// Works for the backend until there is a reason to stop.
-pub(crate) fn run(config: Config) -> Result<Exit, Error> {
+/// Works for the backend until there is a reason to stop. `reread` settles the configuration anew.
+pub(crate) fn run(config: Config, reread: &Reread<'_>) -> Result<Exit, Error> {
     let store = Store::open(&config.identity.state_dir)?;
     // Before anything is measured: it may put this process into a group with other limits.
     let groups = Groups::find(Path::new("/"), &config.identity.state_dir);
@@ -105,19 +120,20 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let library = config.identity.nvml_library.as_deref();
     let gpus = machine::watch(library, GPU_PERIOD);
-    let shared = Shared { config, store, backend, gpus, groups, worker_id };
+    let board = Board::new(&config, &worker_id);
+    let notify = Notify::new(config.service.notify_socket.as_deref());
+    let config = Arc::new(config);
+    let settings = Mutex::new(Arc::clone(&config));
+    let shared =
+        Shared { config: settings, board, notify, store, backend, gpus, groups, worker_id };
     log::info!(
         "started version={} worker={} backend={} config={}",
         env!("CARGO_PKG_VERSION"),
         shared.worker_id,
-        shared.config.connection.backend.base,
-        shared
-            .config
-            .file
-            .as_ref()
-            .map_or_else(|| "none".into(), |file| file.display().to_string()),
+        config.connection.backend.base,
+        config.file.as_ref().map_or_else(|| "none".into(), |file| file.display().to_string()),
     );
-    if let Some(library) = &shared.config.identity.nvml_library {
+    if let Some(library) = &config.identity.nvml_library {
         log::info!("GPU driver library: {}", library.display());
     }
     match &shared.groups {
@@ -128,30 +144,44 @@ pub(crate) fn run(config: Config) -> Result<Exit, Error> {
     }
     let (left, losses) = recover(&shared)?;
     let now = clock::since_boot();
-    let rules = shared.config.rules.clone();
+    let rules = config.rules.clone();
     let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);
-    thread::scope(|scope| work(scope, &shared, core, losses))
+    thread::scope(|scope| work(scope, &shared, reread, core, losses))
 }
 
 fn work<'scope>(
     scope: &'scope Scope<'scope, '_>,
     shared: &'scope Shared,
+    reread: &'scope Reread<'_>,
     mut core: Core,
     losses: Vec<Loss>,
 ) -> Result<Exit, Error> {
+    let poster = Poster::new(shared);
+    let config = shared.config();
     let (events, heard) = mpsc::channel();
     let (net, net_orders) = mpsc::channel();
     let (courier, courier_orders) = mpsc::channel();
     let starting = |what| move |cause| Error::Start { what, cause };
     let signals = signals::watch().map_err(starting("signals"))?;
     let close_signals = signals.closer();
-    spawn(scope, "signals", &events, move |events| signals.run(&events))?;
+    let (asked, owner) = owner::pipe().map_err(starting("the owner"))?;
+    let ask = owner.try_clone().map_err(starting("the owner"))?;
+    // Before anything that may bring a job.
+    if let Some(pause) = owner::look(&config.identity.state_dir, &mut None) {
+        events.send(pause).ok();
+    }
+    spawn(scope, "owner", &events, move |events| owner::run(shared, reread, &asked, &events))?;
+    spawn(scope, "signals", &events, move |events| signals.run(&ask, &events))?;
     spawn(scope, "net", &events, move |events| net::run(shared, &net_orders, &events))?;
     spawn(scope, "courier", &events, move |events| {
         courier::run(shared, &courier_orders, &events);
     })?;
     let (files, made) = mpsc::channel();
     spawn(scope, "ipfs", &events, move |_| publish(shared, &made))?;
+    spawn(scope, "status", &events, move |_| {
+        let public_dir = config.service.runtime_dir.as_deref();
+        shared.board.keep_copies(&config.identity.state_dir, public_dir);
+    })?;
     let (open, until_closed) = mpsc::channel();
     spawn(scope, "losses", &events, move |events| {
         record_losses(shared, losses, &until_closed, &events);
@@ -168,6 +198,8 @@ fn work<'scope>(
         measuring: None,
         unbooked: BTreeMap::new(),
         book_again: clock::since_boot(),
+        poster,
+        owner,
     };
     let mut event = Event::Tick;
     loop {
@@ -186,15 +218,16 @@ fn work<'scope>(
             }
         }
         hands.book_unbooked();
-        event = next_event(&core, &heard);
+        hands.poster.show(core.view());
+        event = next_event(&core, &heard, hands.poster.turn_within(LOOK_EVERY));
     }
 }
 
 /// Offers files to the IPFS node, one after the other: a node that does not answer holds up neither a
 /// delivery nor a job.
 fn publish(shared: &Shared, files: &Receiver<Cid>) {
-    let Some(api) = &shared.config.artefacts.ipfs_api else { return };
     for cid in files {
+        let Some(api) = &shared.config().artefacts.ipfs_api else { continue };
         if let Some(path) = shared.store.artefact(&cid, clock::wall()) {
             ipfs::publish(api, &path, &cid);
         }
@@ -219,10 +252,10 @@ fn wait_for_threads(heard: &Receiver<Event>, exit: Exit) {
     }
 }
 
-fn next_event(core: &Core, heard: &Receiver<Event>) -> Event {
+fn next_event(core: &Core, heard: &Receiver<Event>, within: Duration) -> Event {
     let now = clock::since_boot();
-    let due = core.next_deadline().map_or(LOOK_EVERY, |deadline| deadline.saturating_sub(now));
-    match heard.recv_timeout(due.min(LOOK_EVERY)) {
+    let due = core.next_deadline().map_or(within, |deadline| deadline.saturating_sub(now));
+    match heard.recv_timeout(due.min(within)) {
         Ok(event) => event,
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Event::Tick,
     }

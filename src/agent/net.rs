@@ -35,9 +35,9 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
     shared.gpus.wait_first(GPU_FIRST);
     for order in orders {
         // Before anything that may bring a job.
-        let disk = machine::disk(&shared.config.identity.state_dir);
+        let disk = machine::disk(&shared.config().identity.state_dir);
         if let Some(disk) = &disk {
-            if disk.free >= shared.config.rules.min_free {
+            if disk.free >= shared.config().rules.min_free {
                 shared.store.keep_reserve(disk.free);
             }
             events.send(Event::DiskFree(disk.free)).ok();
@@ -47,6 +47,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 let gpus = shared.gpus.latest();
                 roll.call(&gpus);
                 let facts = shared.facts(&gpus);
+                let absence = gpus.absence.as_ref().map(|absence| absence.reason().to_owned());
+                shared.board.note_machine(&facts, absence);
                 if facts.gflops.is_none() {
                     events.send(Event::SpeedUnknown).ok();
                 }
@@ -61,6 +63,7 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 let gpu_absence = roll.missing();
                 let reading = Reading { host: meter.read(), gpus: gpus.usage };
                 let vitals = vitals.read(disk.as_ref());
+                shared.board.note_usage(&reading, &vitals);
                 let at = clock::wall();
                 let beat = Beat { status, jobs, paused, reading, gpu_absence, vitals, at };
                 let answer = shared.backend.heartbeat(&beat);
@@ -75,7 +78,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
 
 /// Takes a reply apart. What cannot be understood is said once, and is nobody else's trouble.
 fn hear(shared: &Shared, reply: BeatReply, said: &mut Said) -> Heard {
-    let origin = &shared.config.connection.backend.origin;
+    let config = shared.config();
+    let origin = &config.connection.backend.origin;
     let mut heard = Heard { polled: reply.polled, interval: reply.interval, ..Heard::default() };
     for oddity in &reply.oddities {
         said.once(log::Level::Warn, oddity);

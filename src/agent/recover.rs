@@ -21,8 +21,9 @@ use crate::work::{Blame, Key, Verdict};
 /// now, and it counts as lost. Also returns the losses that the disk did not take.
 pub(super) fn recover(shared: &Shared) -> Result<(Vec<Left>, Vec<Loss>), Error> {
     // Before any record is looked at, which may be damaged: nothing of an earlier run is to go on.
-    process::kill_marked(&runner::all_marks(&shared.config.identity.state_dir));
-    let origin = &shared.config.connection.backend.origin;
+    process::kill_marked(&runner::all_marks(&shared.config().identity.state_dir));
+    let config = shared.config();
+    let origin = &config.connection.backend.origin;
     let found = shared.store.recover(origin, clock::wall())?;
     for line in &found.damage {
         log::error!("{line}");
@@ -78,7 +79,7 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
 
 fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
     let raw = RawValue::from_string(record.offer.clone()?).ok()?;
-    let offer = job::parse(&raw, &shared.config.connection.backend.origin).ok()?;
+    let offer = job::parse(&raw, &shared.config().connection.backend.origin).ok()?;
     offer.job.is_ok().then_some(offer)
 }
 

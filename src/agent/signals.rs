@@ -1,4 +1,5 @@
-//! Signals become events: TERM and INT ask for a drain, QUIT for an end now.
+//! Signals become events: TERM and INT ask for a drain, QUIT for an end now. HUP of a service asks for
+//! its settings to be read again.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::Sender;
@@ -7,6 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::event::{Event, StopRequest};
+use super::owner::Ask;
 
 pub(super) struct Watch {
     signals: Signals,
@@ -33,12 +35,15 @@ impl Watch {
         Closer(self.signals.handle())
     }
 
-    pub(super) fn run(mut self, events: &Sender<Event>) {
+    pub(super) fn run(mut self, owner: &Ask, events: &Sender<Event>) {
         for signal in self.signals.forever() {
             let request = match signal {
                 SIGQUIT => StopRequest::Cancel,
-                // The terminal is going away. A service has none, and keeps HUP for a reload.
-                SIGHUP if !self.on_terminal => continue,
+                // With a terminal it says that this is going away.
+                SIGHUP if !self.on_terminal => {
+                    owner.reload();
+                    continue;
+                }
                 _ => StopRequest::Drain,
             };
             if events.send(Event::Stop(request)).is_err() {

@@ -6,6 +6,7 @@
 mod error;
 pub(crate) mod wire;
 
+use std::path::PathBuf;
 use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -118,11 +119,18 @@ pub(crate) struct Backend {
     agent: Agent,
     connection: Connection,
     worker_id: String,
-    token: RwLock<Option<Secret>>,
+    token: RwLock<Token>,
     provider_id: RwLock<Option<String>>,
     /// Whether the last heartbeat came back without `pendingJobs`; unknown before the first.
     legacy: RwLock<Option<bool>>,
     said_quick: Once,
+}
+
+/// The bearer token, and where it is read from.
+#[derive(Debug)]
+struct Token {
+    file: Option<PathBuf>,
+    secret: Option<Secret>,
 }
 
 struct Reply {
@@ -137,7 +145,8 @@ struct Reply {
 
 impl Backend {
     pub(crate) fn new(connection: &Connection, worker_id: String) -> Result<Self, Problems> {
-        let token = connection.token_file.as_deref().map(read_token).transpose()?;
+        let secret = connection.token_file.as_deref().map(read_token).transpose()?;
+        let token = Token { file: connection.token_file.clone(), secret };
         let builder = Agent::config_builder();
         let builder = if connection.backend.is_loopback { builder.proxy(None) } else { builder };
         let agent = builder
@@ -353,7 +362,7 @@ impl Backend {
 
     fn authorization(&self) -> Option<String> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        token.as_ref().map(|token| format!("Bearer {}", token.expose()))
+        token.secret.as_ref().map(|secret| format!("Bearer {}", secret.expose()))
     }
 
     fn answer(
@@ -388,13 +397,20 @@ impl Backend {
         })
     }
 
+    /// Uses another token from now on. Returns whether it is another one.
+    pub(crate) fn renew_token(&self, file: Option<PathBuf>, secret: Option<Secret>) -> bool {
+        let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = token.secret != secret;
+        *token = Token { file, secret };
+        changed
+    }
+
     /// The token may have been renewed since it was read.
     fn reload_token(&self) {
-        let Some(file) = &self.connection.token_file else { return };
+        let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &token.file else { return };
         match read_token(file) {
-            Ok(token) => {
-                *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
-            }
+            Ok(secret) => token.secret = Some(secret),
             Err(problem) => log::error!("{problem}"),
         }
     }

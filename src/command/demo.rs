@@ -14,7 +14,7 @@ use log::LevelFilter;
 use serde_json::{Value, json};
 
 use crate::config::{
-    Artefacts, BackendUrl, Config, Connection, Identity, Log, Rules, log_from_args,
+    Artefacts, BackendUrl, Config, Connection, Identity, Log, Rules, Service, log_from_args,
 };
 use crate::exit::Exit;
 use crate::mock::{Backend, JobView, Options, Status};
@@ -41,12 +41,13 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     submit(&backend, first_jobs())?;
     let state = tempfile::tempdir().context("cannot make a folder for the state")?;
     let config = config(&backend, state.path().to_owned(), log);
+    let reread = || Ok(config.clone());
     let mut out = io::stdout();
     writeln!(out, "embedded backend at {}, {JOBS} jobs, one of each kind", backend.url())?;
     let exit = thread::scope(|scope| -> anyhow::Result<Exit> {
         let agent = thread::Builder::new()
             .name("agent".into())
-            .spawn_scoped(scope, || agent::run(config))
+            .spawn_scoped(scope, || agent::run(config.clone(), &reread))
             .context("cannot start the agent")?;
         show_until(&backend, || agent.is_finished())?;
         match agent.join() {
@@ -123,6 +124,7 @@ fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
         },
         artefacts: Artefacts { space: 1 << 30, reuse: false, ipfs_api: None },
         log,
+        service: Service::default(),
         file: None,
     }
 }

@@ -9,5 +9,5 @@ use crate::{agent, logging};
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let config = Config::from_args(args)?;
     logging::start(config.log);
-    Ok(agent::run(config)?)
+    Ok(agent::run(config, &|| Config::from_args(args))?)
 }

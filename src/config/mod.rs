@@ -3,8 +3,10 @@
 //! Every problem is reported at once, each with the place it came from and what to write instead.
 
 mod layers;
+mod reload;
 mod value;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +82,16 @@ pub(crate) struct Artefacts {
     pub(crate) ipfs_api: Option<BackendUrl>,
 }
 
+/// What the service manager gave us, if one started us.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Service {
+    pub(crate) notify_socket: Option<OsString>,
+    /// We are taken for hung after so long without a sign of life.
+    pub(crate) watchdog: Option<Duration>,
+    /// A folder that other users can look into.
+    pub(crate) runtime_dir: Option<PathBuf>,
+}
+
 /// Everything `worker run` needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -88,6 +100,7 @@ pub(crate) struct Config {
     pub(crate) rules: Rules,
     pub(crate) artefacts: Artefacts,
     pub(crate) log: Log,
+    pub(crate) service: Service,
     /// The `worker.toml` that was read, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -119,6 +132,7 @@ impl Config {
             rules: rules(&mut layers),
             artefacts: artefacts(&mut layers),
             log: log(&mut layers),
+            service: service(),
             file: layers.file.clone(),
         };
         layers.verdict(config)
@@ -155,6 +169,25 @@ fn log(layers: &mut Layers) -> Log {
     };
     let format = layers.parse("log-format", value::log_format).unwrap_or(Format::Text);
     Log { level, format, under_journal: stderr_is_journal() }
+}
+
+fn service() -> Service {
+    let number = |name| layers::env(name)?.to_str()?.parse::<u64>().ok();
+    // A variable that was meant for the process that started us is none of ours.
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let watchdog = number("WATCHDOG_USEC").filter(|usec| is_ours && *usec > 0);
+    Service {
+        notify_socket: layers::env("NOTIFY_SOCKET"),
+        watchdog: watchdog.map(Duration::from_micros),
+        runtime_dir: runtime_dir(),
+    }
+}
+
+fn runtime_dir() -> Option<PathBuf> {
+    // Of several, which are separated by colons, the first is as good as any.
+    let dirs = layers::env("RUNTIME_DIRECTORY")?;
+    let dir = PathBuf::from(dirs.to_str()?.split(':').next()?);
+    dir.is_absolute().then_some(dir)
 }
 
 /// Whether `JOURNAL_STREAM` names our stderr, and not that of a service that started us.

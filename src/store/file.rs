@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::crash;
 
 /// What the name of a file begins with that is not in its place yet.
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// A file operation that failed: verb, path, cause.
 #[derive(Debug, thiserror::Error)]

@@ -10,12 +10,14 @@ mod file;
 mod job_log;
 mod ledger;
 mod lock;
+mod pause;
 mod quarantine;
 mod record;
 mod recover;
 mod reserve;
 mod reuse;
 mod speed;
+mod status;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,10 +29,12 @@ use std::time::{Duration, SystemTime};
 pub(crate) use artefacts::named_artefacts;
 pub(crate) use file::{FileError, replace};
 pub(crate) use job_log::JobLog;
+pub(crate) use pause::{OwnersPause, read_pause, remove_pause, write_pause};
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use recover::Loss;
 pub(crate) use reuse::Reusable;
 pub(crate) use speed::{read_speed, write_speed};
+pub(crate) use status::{STATUS, write_status};
 
 use crate::crash;
 use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};

@@ -25,6 +25,8 @@ mod odd_replies;
 mod offered_again;
 mod outage;
 mod register;
+mod reload;
+mod service;
 mod stopping;
 mod support;
 mod tls;

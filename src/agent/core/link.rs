@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::Level;
 use sha2::{Digest as _, Sha256};
 
+use super::view::Ailment;
 use super::{Action, Core, State, Time};
 use crate::agent::event::Heard;
 use crate::backend::{Advice, Error, RegisterError, Status};
@@ -56,6 +57,7 @@ struct Trouble {
     since: Time,
     attempts: u32,
     kind: String,
+    said: String,
 }
 
 impl Link {
@@ -84,9 +86,38 @@ impl Link {
         self.last_good.is_some()
     }
 
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// Whether the last heartbeat was good.
     pub(super) fn is_good(&self) -> bool {
         self.ever_good() && self.failures == 0
+    }
+
+    pub(super) fn ever_registered(&self) -> bool {
+        self.ever_registered
+    }
+
+    /// Whether the backend knows us, as far as we know.
+    pub(super) fn is_registered(&self) -> bool {
+        matches!(self.state, LinkState::ToBeat { .. } | LinkState::Beating { .. }) || self.is_good()
+    }
+
+    pub(super) fn last_good(&self) -> Option<Time> {
+        self.last_good
+    }
+
+    /// What is wrong with the backend, if something is.
+    pub(super) fn ailment(&self) -> Option<Ailment> {
+        let trouble = self.trouble.as_ref()?;
+        let what = match trouble.kind.as_str() {
+            "unreachable" => "backend unreachable",
+            "401" | "403" => "backend refuses our credentials",
+            "404" => "backend does not know us",
+            _ => "backend in trouble",
+        };
+        Some(Ailment { since: trouble.since, what, said: trouble.said.clone() })
     }
 
     pub(super) fn due(&self) -> Option<Time> {
@@ -190,6 +221,7 @@ impl Core {
                     self.log(Level::Info, "registered".into());
                 }
                 self.link.ever_registered = true;
+                self.counts.registrations += 1;
             }
             Err(error) if self.link.is_good() => self.renew_later(now, &error),
             Err(RegisterError::NeedsAddress(said)) if !self.link.ever_registered => {
@@ -242,8 +274,14 @@ impl Core {
     pub(super) fn beaten(&mut self, now: Time, sent: Time, answer: Result<Heard, Error>) {
         let offline = self.link.state == LinkState::Beating { offline: true };
         match answer {
-            Ok(heard) => self.good_beat(now, sent, heard),
-            Err(error) => self.failed_beat(now, &error),
+            Ok(heard) => {
+                self.counts.heartbeats += 1;
+                self.good_beat(now, sent, heard);
+            }
+            Err(error) => {
+                self.counts.heartbeats_failed += 1;
+                self.failed_beat(now, &error);
+            }
         }
         if offline {
             self.offline_said();
@@ -304,7 +342,8 @@ impl Core {
         let attempts = self.link.trouble.as_ref().map_or(0, |trouble| trouble.attempts) + 1;
         let since = self.link.trouble.as_ref().map_or(now, |trouble| trouble.since);
         let changed = self.link.trouble.as_ref().is_none_or(|trouble| trouble.kind != kind);
-        self.link.trouble = Some(Trouble { since, attempts, kind: kind.to_owned() });
+        let trouble = Trouble { since, attempts, kind: kind.to_owned(), said: said.to_owned() };
+        self.link.trouble = Some(trouble);
         if changed {
             let line = match kind {
                 "unreachable" => format!("backend unreachable, trying on: {said}"),
@@ -323,7 +362,7 @@ impl Core {
     fn ask_about_running(&mut self, now: Time) {
         if self.tells_of_jobs != Some(false) {
             self.ask_due(now, |state| match state {
-                State::Running { told: None, ask_at } => Some(*ask_at),
+                State::Running { told: None, ask_at, .. } => Some(*ask_at),
                 _ => None,
             });
         }

@@ -33,7 +33,8 @@ impl Core {
     /// When to begin, if nothing happens before.
     pub(super) fn measuring_due(&self) -> Option<Time> {
         let nothing_runs = self.jobs.values().all(|job| matches!(job.state, State::Undelivered(_)));
-        let idle = nothing_runs && self.waiting.is_empty() && !self.enough_taken();
+        let idle =
+            nothing_runs && self.waiting.is_empty() && !self.enough_taken() && self.pause.is_none();
         match self.measuring {
             Measuring::Wanted { at, .. }
                 if idle && self.link.is_good() && self.stopping.is_no() =>

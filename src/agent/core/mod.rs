@@ -7,7 +7,9 @@
 //! - `breaker`: when no job is taken for a while, since too many failed here.
 //! - `disk`: no job is taken without room for its result.
 //! - `measuring`: when the machine's speed is measured.
+//! - `pause`: no job is taken while the owner says so.
 //! - `stopping`: drain, cancel, leave.
+//! - `view`: what people are shown of all this.
 
 mod breaker;
 mod delivery;
@@ -15,7 +17,9 @@ mod disk;
 mod link;
 mod measuring;
 mod offers;
+mod pause;
 mod stopping;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -23,16 +27,19 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::event::{Action, Errand, Event, Time};
+use super::event::{Action, Errand, Event, Pause, Time};
 use crate::backend::{JobState, Status};
 use crate::config::Rules;
 use crate::job::Offer;
+use crate::snapshot::Counts;
 use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, REMEMBERED_MAX, Report, Verdict};
 use breaker::Breaker;
 use delivery::Delivery;
 use link::Link;
 use measuring::Measuring;
 use stopping::Stopping;
+use view::Seen;
+pub(crate) use view::{JobView, View};
 
 /// So many undelivered outcomes, and no new job is taken.
 const UNDELIVERED_MAX: usize = 100;
@@ -47,6 +54,8 @@ pub(crate) struct Core {
     measuring: Measuring,
     breaker: Breaker,
     short_of_disk: bool,
+    /// The owner's.
+    pause: Option<Pause>,
     /// Jobs between their offer and the end of their delivery.
     jobs: BTreeMap<Key, Job>,
     /// Jobs whose delivery has ended, in case they are offered again.
@@ -59,7 +68,7 @@ pub(crate) struct Core {
     tells_of_jobs: Option<bool>,
     next_seq: u64,
     taken: u32,
-    failed: u32,
+    counts: Counts,
     /// Why the last job could not be taken.
     not_taken_for: Option<String>,
     /// How often we were asked to stop.
@@ -92,6 +101,7 @@ enum State {
         /// The order it was given, if any.
         told: Option<Order>,
         ask_at: Time,
+        seen: Seen,
     },
     /// Its outcome is on disk.
     Undelivered(Delivery),
@@ -150,6 +160,7 @@ impl Core {
             measuring: Measuring::Done,
             breaker: Breaker::new(),
             short_of_disk: false,
+            pause: None,
             jobs: BTreeMap::new(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -157,7 +168,7 @@ impl Core {
             tells_of_jobs: None,
             next_seq: 0,
             taken: 0,
-            failed: 0,
+            counts: Counts::default(),
             not_taken_for: None,
             stop_requests: 0,
             idle_since: None,
@@ -198,6 +209,7 @@ impl Core {
         self.link.note_lapse(now);
         // Before the event, which may bring the job that is taken on trial.
         self.step_breaker(now);
+        self.step_pause(now);
         match event {
             Event::Tick | Event::Panicked(_) => {}
             Event::Registered(answer) => self.registered(now, answer),
@@ -214,6 +226,8 @@ impl Core {
             Event::Asked { key, answer } => self.asked(now, key, answer),
             Event::Sent { key, answer } => self.sent(now, key, answer),
             Event::Unreadable { key, error } => self.unreadable(now, key, error),
+            Event::Pause(pause) => self.owner_pauses(now, pause),
+            Event::Reloaded(rules) => self.reloaded(now, *rules),
             Event::Stop(request) => self.stop(now, request),
         }
         self.step(now);
@@ -232,6 +246,7 @@ impl Core {
             self.next_delivery(),
             self.measuring_due(),
             self.breaker.due(),
+            self.paused_until(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -244,6 +259,16 @@ impl Core {
         self.step_stopping(now);
         self.step_link(now);
         self.step_measuring(now);
+    }
+
+    /// The owner has changed the rules.
+    fn reloaded(&mut self, now: Time, rules: Rules) {
+        if rules.heartbeat_interval != self.rules.heartbeat_interval {
+            self.link.set_interval(rules.heartbeat_interval);
+        }
+        self.rules = rules;
+        // There may be a slot more, and other beats to come.
+        self.beat_soon(now);
     }
 
     fn insert(&mut self, key: Key, attempt: Attempt, state: State, now: Time) {
@@ -262,9 +287,8 @@ impl Core {
 
     fn progress(&mut self, key: Key, report: Box<Report>) {
         let Some(job) = self.jobs.get_mut(&key) else { return };
-        if !matches!(job.state, State::Running { .. }) {
-            return;
-        }
+        let State::Running { seen, .. } = &mut job.state else { return };
+        seen.note(&report);
         if !job.progress_acknowledged {
             job.unacknowledged = Some(report.clone());
         }
@@ -306,11 +330,16 @@ impl Core {
         // Late progress would revive a job that the backend holds to be over.
         self.out.push(Action::Errand(Errand::DropProgress { key: key.clone() }));
         if taken_away || verdict == Verdict::Cancelled {
+            self.counts.cancelled += 1;
             self.book(now, &key, Booking::Cancelled);
             self.beat_soon(now);
         } else if ran && matches!(verdict, Verdict::Failed(_)) {
-            self.failed += 1;
+            self.counts.failed += 1;
             self.note_progress(&key);
+        } else if ran && verdict == Verdict::Completed {
+            self.counts.completed += 1;
+        } else if matches!(verdict, Verdict::Declined(_)) {
+            self.counts.declined += 1;
         }
         if by_itself {
             self.judge(now, verdict);
@@ -400,7 +429,7 @@ impl Core {
                     self.asked_before_beginning(now, key, state);
                 }
             }
-            State::Running { told, ask_at } => {
+            State::Running { told, ask_at, .. } => {
                 // Half an interval, or a beat that comes a little early would skip its turn.
                 *ask_at = now + interval / 2;
                 let gone = matches!(answer, Ok(JobState::Cancelled | JobState::Elsewhere));
@@ -463,6 +492,9 @@ impl Core {
     fn paused(&self) -> Option<String> {
         if !self.stopping.is_no() {
             return Some("stopping".into());
+        }
+        if let Some(pause) = &self.pause {
+            return Some(pause.words.clone());
         }
         if self.undelivered() >= UNDELIVERED_MAX {
             return Some(format!("{UNDELIVERED_MAX} results wait to be delivered"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Core, Delivery, Job, Settled, State, Time, UNDELIVERED_MAX};
+use super::{Action, Core, Delivery, Job, Seen, Settled, State, Time, UNDELIVERED_MAX};
 use crate::agent::event::Heard;
 use crate::backend::JobState;
 use crate::job::Offer;
@@ -104,7 +104,7 @@ impl Core {
             Level::Info,
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
-        let state = State::Running { told: None, ask_at: now };
+        let state = State::Running { told: None, ask_at: now, seen: Seen::of_kind(&offer.kind) };
         self.stop_measuring(now);
         self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
@@ -167,7 +167,7 @@ impl Core {
     }
 
     fn may_begin_recovered(&self) -> bool {
-        self.link.is_good() && self.stopping.is_no()
+        self.link.is_good() && self.stopping.is_no() && self.pause.is_none()
     }
 
     pub(super) fn step_recovered(&mut self, now: Time) {
@@ -186,7 +186,8 @@ impl Core {
                 self.abandon(&key);
             }
             JobState::Unknown | JobState::Waiting | JobState::Running => {
-                if !self.stopping.is_no() || self.running().count() >= self.rules.slots {
+                let may = self.stopping.is_no() && self.pause.is_none();
+                if !may || self.running().count() >= self.rules.slots {
                     return;
                 }
                 let Some(job) = self.jobs.remove(&key) else { return };

@@ -199,7 +199,7 @@ impl Core {
     }
 
     fn exit(&self) -> Exit {
-        let counted = self.rules.max_jobs.is_some() && self.failed > 0;
+        let counted = self.rules.max_jobs.is_some() && self.counts.failed > 0;
         if counted { Exit::JobFailed } else { Exit::Stopped }
     }
 }

@@ -16,6 +16,7 @@ mod disk;
 mod jobs;
 mod machine;
 mod outage;
+mod owner;
 mod stop;
 
 const INTERVAL: Duration = Duration::from_secs(30);
