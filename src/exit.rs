@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     State = 4,
     /// `--once` or `--max-jobs` ended with a failed job.
     JobFailed = 5,
+    /// `worker status`: no agent runs.
+    NotRunning = 6,
 }
 
 impl From<Exit> for ExitCode {

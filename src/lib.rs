@@ -94,7 +94,10 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
         "cid" => command::cid::run(args),
         "demo" => command::demo::run(args),
         "mock-backend" => command::mock_backend::run(args),
+        "pause" => command::pause::pause(args),
+        "resume" => command::pause::resume(args),
         "specs" => command::specs::run(args),
+        "status" => command::status::run(args),
         _ => command::run::run(args),
     }
 }
@@ -103,6 +106,9 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
 fn exit_of(error: &anyhow::Error) -> Exit {
     if error.is::<config::Problems>() {
         return Exit::Usage;
+    }
+    if error.is::<store::FileError>() {
+        return Exit::State;
     }
     match error.downcast_ref() {
         Some(agent::Error::Config(_)) => Exit::Usage,

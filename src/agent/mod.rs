@@ -5,8 +5,12 @@
 //! net ─────┤                          ├─► courier  progress, questions, completions
 //! courier ─┼─► Event ─► core ─► Action┤
 //! jobs ────┤                          ├─► a thread a job
-//! speed ───┘                          └─► speed    measures the processor, when nothing runs
+//! owner ───┤                          ├─► speed    measures the processor, when nothing runs
+//! speed ───┘                          └─► owner    looks for a pause, reads settings again
 //! ```
+//! At each turn of the loop its view goes to the `board`, from which `status` keeps the file, and to the
+//! `herald`, who tells the service manager.
+//!
 //! What jobs made goes from their threads to `ipfs`, which offers it to a node where there is one.
 //!
 //! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent

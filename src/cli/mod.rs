@@ -24,6 +24,28 @@ Examples:
 Exit codes: 0 stopped as asked, 1 internal, 2 usage or configuration, 3 refused by the backend,
 4 state directory unusable or in use, 5 --once or --max-jobs ended with a failed job.";
 
+const STATUS_EXAMPLES: &str = "\
+Where no agent has a state directory of yours, and a service runs on this machine, it shows what the
+service tells everybody. As root, and of the service alone: --state-dir /var/lib/qubix-worker.
+
+Examples:
+  worker status
+  worker status --json | jq -r .state
+      starting, online, busy, paused, unreachable, stopping or stopped.
+  worker status -q || echo 'nobody works here'
+
+Exit codes: 0 an agent runs, whatever it does; 6 none does; 4 what it left cannot be read.";
+
+const PAUSE_EXAMPLES: &str = "\
+The agent takes no new jobs from now on; what runs goes on. It tells the backend so, with the reason.
+A pause outlives restarts. Without --for it lasts until `worker resume`.
+
+Examples:
+  worker pause
+  worker pause --for 2h --reason gaming
+  sudo worker pause --state-dir /var/lib/qubix-worker
+      The agent that runs as a service.";
+
 const MOCK_EXAMPLES: &str = "\
 Faults are written ROUTE[@N[-[M]]]=WHAT. ROUTE is register, heartbeat, progress, complete, job,
 pending or any. @2 is the second request to it, @2-4 the second to the fourth, @2- all from the
@@ -117,6 +139,9 @@ pub(crate) fn command() -> Command {
                 ),
         )
         .subcommand(cid())
+        .subcommand(pause())
+        .subcommand(resume())
+        .subcommand(status())
         .subcommand(mock_backend())
         .subcommand(
             Command::new("specs")
@@ -132,6 +157,50 @@ pub(crate) fn command() -> Command {
         .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
         .subcommand(Command::new(LIMIT).hide(true).arg(words()))
         .subcommand(Command::new(SPEED).hide(true))
+}
+
+/// What leads to a running agent's state.
+fn place() -> impl Iterator<Item = Arg> {
+    let leads =
+        |setting: &&Setting| setting.topic == Log || matches!(setting.key, "state-dir" | "config");
+    SETTINGS.iter().filter(leads).map(arg)
+}
+
+fn status() -> Command {
+    Command::new("status")
+        .about("Show what the agent is doing, or did last")
+        .after_help(STATUS_EXAMPLES)
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print it as JSON, with \"running\" besides what status.json has"),
+        )
+        .args(place())
+}
+
+fn pause() -> Command {
+    Command::new("pause")
+        .about("Take no new jobs for a while; what runs goes on")
+        .after_help(format!("{UNITS}\n\n{PAUSE_EXAMPLES}"))
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("DUR")
+                .value_parser(humantime::parse_duration)
+                .help("Take jobs again by itself after so long"),
+        )
+        .arg(
+            Arg::new("reason")
+                .long("reason")
+                .value_name("TEXT")
+                .help("What the status, the log and the backend are told"),
+        )
+        .args(place())
+}
+
+fn resume() -> Command {
+    Command::new("resume").about("End a pause: take jobs again").args(place())
 }
 
 fn cid() -> Command {

@@ -102,6 +102,10 @@ impl Layers {
         }
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
     pub(super) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }

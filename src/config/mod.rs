@@ -160,6 +160,28 @@ pub(crate) fn state_dir_from_args(args: &ArgMatches) -> Result<(PathBuf, Log), P
     layers.verdict(settled)
 }
 
+/// Where an agent keeps its state, for commands that look at it from outside.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) state_dir: PathBuf,
+    /// Whether it was said which one is meant.
+    pub(crate) is_given: bool,
+    /// Where a service shows its state to everybody on the machine.
+    pub(crate) public_dir: PathBuf,
+    pub(crate) log: Log,
+}
+
+pub(crate) fn place_from_args(args: &ArgMatches) -> Result<Place, Problems> {
+    let mut layers = Layers::read(args);
+    let place = Place {
+        state_dir: state_dir(&mut layers),
+        is_given: layers.has("state-dir") || layers::env("STATE_DIRECTORY").is_some(),
+        public_dir: runtime_dir().unwrap_or_else(|| "/run/qubix-worker".into()),
+        log: log(&mut layers),
+    };
+    layers.verdict(place)
+}
+
 fn log(layers: &mut Layers) -> Log {
     let mut on = |key| layers.parse(key, value::switch).unwrap_or(false);
     let level = match (on("verbose"), on("quiet")) {

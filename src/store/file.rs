@@ -23,6 +23,10 @@ impl FileError {
         Self { verb, path: path.to_owned(), cause }
     }
 
+    pub(crate) fn is_for_want_of_permission(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::PermissionDenied
+    }
+
     pub(super) fn is_for_want_of_room(&self) -> bool {
         matches!(self.cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }

@@ -5,7 +5,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::event::{Timespec, poll};
+
 use super::{Error, FileError};
+
+/// So often the lock is tried again.
+const LOOKERS_MAX: usize = 5;
 
 /// Released by the kernel when the file is closed, however the agent ends.
 #[derive(Debug)]
@@ -25,7 +30,7 @@ pub(super) fn take(dir: &Path) -> Result<Lock, Error> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match file.try_lock() {
+    match lock(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(Error::InUse { dir: dir.to_owned(), by: holder(&mut file) });
@@ -37,6 +42,34 @@ pub(super) fn take(dir: &Path) -> Result<Lock, Error> {
         log::debug!("cannot write to {}: {error}", path.display());
     }
     Ok(Lock { _file: file })
+}
+
+/// Those who only look hold the lock for a moment.
+fn lock(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOOKERS_MAX {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {}
+            locked => return locked,
+        }
+        // Interrupted, it is tried again a little earlier.
+        poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 })).ok();
+    }
+    file.try_lock()
+}
+
+/// Whether an agent works on this directory.
+pub(crate) fn is_held(dir: &Path) -> Result<bool, FileError> {
+    let path = dir.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(FileError::new("open", &path, error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(FileError::new("look at", &path, error)),
+    }
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

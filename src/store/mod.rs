@@ -29,12 +29,13 @@ use std::time::{Duration, SystemTime};
 pub(crate) use artefacts::named_artefacts;
 pub(crate) use file::{FileError, replace};
 pub(crate) use job_log::JobLog;
+pub(crate) use lock::is_held;
 pub(crate) use pause::{OwnersPause, read_pause, remove_pause, write_pause};
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use recover::Loss;
 pub(crate) use reuse::Reusable;
 pub(crate) use speed::{read_speed, write_speed};
-pub(crate) use status::{STATUS, write_status};
+pub(crate) use status::{STATUS, read_status, write_status};
 
 use crate::crash;
 use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};

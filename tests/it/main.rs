@@ -24,6 +24,7 @@ mod odd_jobs;
 mod odd_replies;
 mod offered_again;
 mod outage;
+mod owner;
 mod register;
 mod reload;
 mod service;
