@@ -68,6 +68,7 @@ pub fn main() -> ExitCode {
     };
     match run(&typed) {
         Ok(exit) => exit.into(),
+        Err(error) if command::is_unread(&error) => Exit::Stopped.into(),
         Err(error) => {
             command::complain(&error);
             exit_of(&error).into()
@@ -92,7 +93,13 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     match name {
         "bench" => command::bench::run(args),
         "cid" => command::cid::run(args),
+        "completions" => command::completions::run(args),
         "demo" => command::demo::run(args),
+        "doctor" => command::doctor::run(args),
+        "earnings" => command::earnings::run(args),
+        "jobs" => command::jobs::run(args),
+        "logs" => command::logs::run(args),
+        "man" => command::man::run(),
         "mock-backend" => command::mock_backend::run(args),
         "pause" => command::pause::pause(args),
         "resume" => command::pause::resume(args),

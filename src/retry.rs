@@ -31,7 +31,7 @@ pub(crate) fn asked_for(retry_after: &str, date: Option<&str>) -> Option<Duratio
 }
 
 /// Of the three forms of HTTP the one that is still sent: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<SystemTime> {
+pub(crate) fn http_date(text: &str) -> Option<SystemTime> {
     const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
     let mut words = text.split_whitespace().skip(1);
     let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);

@@ -12,7 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::text;
 
-pub(crate) use task::{Compute, FineTuning, Inference, Kernel, Source, Task, Training};
+pub(crate) use task::{
+    Code, Compute, Container, FineTuning, Horde, Inference, Kernel, Script, Share, Source, Task,
+    Training,
+};
 
 /// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
 /// beat.
@@ -82,11 +85,23 @@ pub(crate) enum Kind {
     Inference,
     FineTuning,
     Compute,
+    Script,
+    Container,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] =
+    /// What is part of this program, and always run.
+    pub(crate) const ENGINE: [Self; 4] =
         [Self::Training, Self::Inference, Self::FineTuning, Self::Compute];
+
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Training,
+        Self::Inference,
+        Self::FineTuning,
+        Self::Compute,
+        Self::Script,
+        Self::Container,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -94,6 +109,8 @@ impl Kind {
             Self::Inference => "inference",
             Self::FineTuning => "fine-tuning",
             Self::Compute => "compute",
+            Self::Script => "script",
+            Self::Container => "container",
         }
     }
 
@@ -105,6 +122,8 @@ impl Kind {
             "inference" | "infer" => Some(Self::Inference),
             "fine-tuning" | "finetune" | "finetuning" => Some(Self::FineTuning),
             "compute" | "generic" | "generic-compute" | "benchmark" => Some(Self::Compute),
+            "script" | "custom-script" => Some(Self::Script),
+            "container" | "docker" => Some(Self::Container),
             _ => None,
         }
     }
@@ -228,18 +247,20 @@ impl Decline {
 pub(crate) enum DeclineCode {
     Busy,
     UnknownKind,
+    NotAllowed,
     BadInput,
     TooLarge,
 }
 
 impl DeclineCode {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Busy, Self::UnknownKind, Self::BadInput, Self::TooLarge];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Busy, Self::UnknownKind, Self::NotAllowed, Self::BadInput, Self::TooLarge];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Busy => "busy",
             Self::UnknownKind => "unknown_kind",
+            Self::NotAllowed => "not_allowed",
             Self::BadInput => "bad_input",
             Self::TooLarge => "too_large",
         }
@@ -249,7 +270,7 @@ impl DeclineCode {
     pub(crate) fn blame(self) -> Blame {
         match self {
             Self::Busy => Blame::Worker,
-            Self::UnknownKind | Self::BadInput | Self::TooLarge => Blame::Job,
+            Self::UnknownKind | Self::NotAllowed | Self::BadInput | Self::TooLarge => Blame::Job,
         }
     }
 }
@@ -320,13 +341,15 @@ pub(crate) struct Outcome {
     pub(crate) metrics: Object,
     /// The GPUs at the end; empty where there are none.
     pub(crate) final_metrics: Object,
+    /// The GPUs that its processes were seen on, by the driver's names for them.
+    pub(crate) gpus: Vec<String>,
     pub(crate) at: SystemTime,
 }
 
 impl Outcome {
     /// An outcome of a job that never ran.
     pub(crate) fn without_run(ending: Ending, at: SystemTime) -> Self {
-        Self { ending, metrics: Object::new(), final_metrics: Object::new(), at }
+        Self { ending, metrics: Object::new(), final_metrics: Object::new(), gpus: vec![], at }
     }
 
     pub(crate) fn verdict(&self) -> Verdict {

@@ -1,6 +1,7 @@
 //! The thread of one job: taken → staged → run → collected → recorded, each step on disk before the
 //! next can be seen.
 
+use std::cell::RefCell;
 use std::io::PipeReader;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -17,7 +18,7 @@ use crate::cid::Cid;
 use crate::job::{self, Charge, Limits, Missing, Offer, Run, Watch};
 use crate::machine::{self, EnergyMeter, HostMeter};
 use crate::process::{Bound, Bounds, Child, Group, Program};
-use crate::reading::{GpuUsage, Reading};
+use crate::reading::{GpuSpecs, GpuUsage, Reading};
 use crate::store::{Phase, Record, Reusable, named_artefacts, replace};
 use crate::work::{
     Attempt, Blame, Decline, Ending, Failure, Job, Key, Object, Outcome, Reason, Report, Stage,
@@ -110,7 +111,7 @@ impl Assignment<'_> {
         };
         self.tell(Event::Progress { key: self.key.clone(), report: Box::new(report) });
         let ending = Ending::Completed(result);
-        Some(Outcome { ending, metrics, final_metrics: Object::new(), at: clock::wall() })
+        Some(Outcome { metrics, ..Outcome::without_run(ending, clock::wall()) })
     }
 
     /// Stages the job and starts its program, held; records its handle.
@@ -123,8 +124,9 @@ impl Assignment<'_> {
             let error = format!("the program cannot be started: {}", one_line(&error));
             Failure::of_worker(Reason::StartFailed, Stage::Run, error)
         };
-        let child = Child::start(&program(job, &work), self.group())
-            .map_err(|error| starting(error.to_string()))?;
+        let program = program(job, &work).map_err(starting)?;
+        let child =
+            Child::start(&program, self.group()).map_err(|error| starting(error.to_string()))?;
         crash::point("program-held");
         let handle = child.handle().map_err(|error| starting(error.to_string()))?;
         let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
@@ -174,11 +176,12 @@ impl Assignment<'_> {
             }
             energy_meter.read(cpu, &usage)
         };
+        let kept = RefCell::new(self.shared.store.job_log(&self.key, clock::wall()));
         let mut report = |report: Report| {
+            kept.borrow_mut().flush();
             let report = Box::new(report);
             self.tell(Event::Progress { key: self.key.clone(), report });
         };
-        let mut kept = self.shared.store.job_log(&self.key, clock::wall());
         let limits = Limits {
             time: job.time_limit,
             memory: memory_limit(machine::memory()),
@@ -192,10 +195,10 @@ impl Assignment<'_> {
             read: &mut read,
             energy: &mut energy,
             report: &mut report,
-            log: &mut |line| kept.line(line),
+            log: &mut |line| kept.borrow_mut().line(line),
         };
         let watched = job::watch(child, &mut watch);
-        kept.close();
+        kept.into_inner().close();
         let (run, costs) = match watched {
             Ok(ended) => ended,
             Err(error) => {
@@ -218,6 +221,7 @@ impl Assignment<'_> {
             ending,
             metrics: job::metrics(&costs, clock::since_boot()),
             final_metrics: job::final_metrics(&costs),
+            gpus: names(energy_meter.gpus(), &gpus.latest().specs),
             at: clock::wall(),
         })
     }
@@ -312,13 +316,14 @@ fn bounds(job: &Job, cores: u64) -> Bounds {
     ])
 }
 
-fn program(job: &Job, work: &Path) -> Program {
+fn program(job: &Job, work: &Path) -> Result<Program, String> {
     match &job.task {
         Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
             let cores = machine::threads() as u64;
             let bounds = bounds(job, cores);
-            runner::engine(&job.id, work, cli::ENGINE, &bounds)
+            Ok(runner::engine(&job.id, work, cli::ENGINE, &bounds))
         }
+        Task::Script(_) | Task::Container(_) => Err("there is no runner for it".to_owned()),
     }
 }
 
@@ -329,6 +334,7 @@ fn author(task: &Task) -> Blame {
         Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
             Blame::Worker
         }
+        Task::Script(_) | Task::Container(_) => Blame::Job,
     }
 }
 
@@ -342,11 +348,20 @@ fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
     Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
 }
 
+/// By what a GPU is known wherever it sits, or else by its place.
+fn names(gpus: impl Iterator<Item = u32>, specs: &[GpuSpecs]) -> Vec<String> {
+    let name = |index: u32| {
+        let gpu = specs.iter().find(|gpu| gpu.index == index);
+        gpu.and_then(|gpu| gpu.uuid.clone()).unwrap_or_else(|| index.to_string())
+    };
+    gpus.map(name).collect()
+}
+
 /// The name under which a job's result can be used again, for kinds whose files are worth it.
 fn like(task: &Task) -> Option<String> {
     match task {
         Task::Training(_) | Task::FineTuning(_) => job::identity(task),
-        Task::Inference(_) | Task::Compute(_) => None,
+        Task::Inference(_) | Task::Compute(_) | Task::Script(_) | Task::Container(_) => None,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{GPU_FIRST, GPU_PERIOD};
 use crate::backend::Facts;
-use crate::config::Identity;
+use crate::config::{Identity, Jobs};
 use crate::machine::{self, Gpus};
+use crate::runner;
 use crate::store;
 use crate::work::Kind;
 
@@ -17,17 +18,39 @@ pub(super) fn make_worker_id(identity: &Identity) -> String {
 /// What would be registered of this machine.
 ///
 /// With the reason why there is no GPU, or not every one.
-pub(crate) fn facts_without_agent(identity: &Identity, slots: usize) -> (Facts, Option<String>) {
+pub(crate) fn facts_without_agent(
+    identity: &Identity,
+    slots: usize,
+    jobs: &Jobs,
+) -> (Facts, Option<String>) {
     let kept = store::read_worker_id(&identity.state_dir).ok().flatten();
     let worker_id = identity.worker_id.clone().or(kept);
     let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
     let watch = machine::watch(identity.nvml_library.as_deref(), GPU_PERIOD);
     let gpus = watch.wait_first(GPU_FIRST);
-    let facts = facts(identity, worker_id, slots, &gpus);
+    let facts = facts(identity, worker_id, slots, &offered(jobs), &gpus);
     (facts, gpus.absence.map(|absence| absence.reason().to_owned()))
 }
 
-pub(super) fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: &Gpus) -> Facts {
+/// The allowed kinds that work on this machine; of the others the log says why not.
+pub(super) fn offered(jobs: &Jobs) -> Vec<Kind> {
+    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters) {
+        Ok(()) => true,
+        Err(why) => {
+            log::error!("{} jobs are allowed but cannot run here: {why}", kind.name());
+            false
+        }
+    };
+    jobs.kinds.iter().copied().filter(works).collect()
+}
+
+pub(super) fn facts(
+    identity: &Identity,
+    worker_id: String,
+    slots: usize,
+    kinds: &[Kind],
+    gpus: &Gpus,
+) -> Facts {
     let specs = machine::specs(&identity.state_dir, gpus.specs.to_vec());
     Facts {
         name: name(identity, &worker_id),
@@ -38,7 +61,7 @@ pub(super) fn facts(identity: &Identity, worker_id: String, slots: usize, gpus: 
         location: identity.location.clone(),
         price: identity.price,
         slots,
-        kinds: Kind::ALL.map(Kind::name).to_vec(),
+        kinds: kinds.iter().copied().map(Kind::name).collect(),
         // Of this machine as it is now, or it has to be measured anew.
         gflops: store::read_speed(&identity.state_dir)
             .filter(|speed| speed.fits(&specs))

@@ -51,6 +51,7 @@ use crate::clock;
 use crate::config::{Config, Problems};
 use crate::exit::Exit;
 use crate::ipfs;
+use crate::job::Terms;
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::notify::Notify;
 use crate::process::Groups;
@@ -98,6 +99,8 @@ struct Shared {
     /// Where jobs get control groups, if anywhere.
     groups: Option<Groups>,
     worker_id: String,
+    /// What is asked of an offer.
+    terms: Terms,
 }
 
 impl Shared {
@@ -107,8 +110,8 @@ impl Shared {
 
     /// What is to be registered of this machine now.
     fn facts(&self, gpus: &Gpus) -> Facts {
-        let config = self.config();
-        facts::facts(&config.identity, self.worker_id.clone(), config.rules.slots, gpus)
+        let (config, worker_id) = (self.config(), self.worker_id.clone());
+        facts::facts(&config.identity, worker_id, config.rules.slots, &self.terms.kinds, gpus)
     }
 }
 
@@ -124,12 +127,18 @@ pub(crate) fn run(config: Config, reread: &Reread<'_>) -> Result<Exit, Error> {
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let library = config.identity.nvml_library.as_deref();
     let gpus = machine::watch(library, GPU_PERIOD);
+    let terms = Terms {
+        origin: config.connection.backend.origin.clone(),
+        kinds: facts::offered(&config.jobs),
+        interpreters: config.jobs.interpreters.clone(),
+        time: config.jobs.limits.time,
+    };
     let board = Board::new(&config, &worker_id);
     let notify = Notify::new(config.service.notify_socket.as_deref());
     let config = Arc::new(config);
     let settings = Mutex::new(Arc::clone(&config));
     let shared =
-        Shared { config: settings, board, notify, store, backend, gpus, groups, worker_id };
+        Shared { config: settings, board, notify, store, backend, gpus, groups, worker_id, terms };
     log::info!(
         "started version={} worker={} backend={} config={}",
         env!("CARGO_PKG_VERSION"),

@@ -78,14 +78,12 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
 
 /// Takes a reply apart. What cannot be understood is said once, and is nobody else's trouble.
 fn hear(shared: &Shared, reply: BeatReply, said: &mut Said) -> Heard {
-    let config = shared.config();
-    let origin = &config.connection.backend.origin;
     let mut heard = Heard { polled: reply.polled, interval: reply.interval, ..Heard::default() };
     for oddity in &reply.oddities {
         said.once(log::Level::Warn, oddity);
     }
     for raw in reply.jobs.iter().take(OFFERS_MAX) {
-        match job::parse(raw, origin) {
+        match job::parse(raw, &shared.terms) {
             Ok(offer) => {
                 let given = offer.provider_id.as_deref();
                 let ours = given.is_none_or(|id| shared.backend.is_surely_our_provider(id));

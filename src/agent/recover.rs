@@ -79,7 +79,7 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
 
 fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
     let raw = RawValue::from_string(record.offer.clone()?).ok()?;
-    let offer = job::parse(&raw, &shared.config().connection.backend.origin).ok()?;
+    let offer = job::parse(&raw, &shared.terms).ok()?;
     offer.job.is_ok().then_some(offer)
 }
 

@@ -4,6 +4,7 @@
 //! polling) is learnt anew at every start, and kept here.
 
 mod error;
+mod probe;
 pub(crate) mod wire;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 pub(crate) use error::{Advice, Error};
+pub(crate) use probe::Probe;
 
 use crate::config::{Connection, Problems, read_token};
 use crate::reading::{Reading, Specs, Vitals};
@@ -138,6 +140,8 @@ struct Reply {
     status: u16,
     retry_after: Option<Duration>,
     location: Option<String>,
+    /// Its clock.
+    date: Option<SystemTime>,
     /// The body's fields if it is a JSON object, else why it is not.
     fields: Result<Fields, String>,
     body: Vec<u8>,
@@ -390,6 +394,7 @@ impl Backend {
             status,
             retry_after: text(header::RETRY_AFTER)
                 .and_then(|asked| retry::asked_for(asked, text(header::DATE))),
+            date: text(header::DATE).and_then(retry::http_date),
             location: text(header::LOCATION).map(|location| text::one_line(location, 200)),
             fields: serde_json::from_slice(&body).map_err(|error| not_json(&body, &error)),
             call,

@@ -411,6 +411,9 @@ pub(crate) struct Job {
     pub(crate) timeout_seconds: Option<Value>,
     pub(crate) provider_id: Option<Value>,
     pub(crate) file_url: Option<Value>,
+    pub(crate) file_name: Option<Value>,
+    #[serde(rename = "requiredRAM")]
+    pub(crate) required_ram: Option<Value>,
 }
 
 impl Job {

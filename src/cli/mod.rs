@@ -1,13 +1,15 @@
-//! The command line as plain data, no I/O: `settings` has what can be set, and this file the subcommands.
+//! The command line as plain data, no I/O: `settings` has what can be set, `tell` the subcommands that tell
+//! the owner something, and this file the others.
 
 mod settings;
+mod tell;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, Command, ValueHint};
 
 use settings::Topic::Log;
 pub(crate) use settings::{SETTINGS, Setting};
-use settings::{arg, settings};
+use settings::{log_and, settings};
 
 /// How values are written, for every command that takes one.
 const UNITS: &str = "Durations are written 30s, 5m, 1h30m; sizes 500MB, 1GiB.";
@@ -94,7 +96,16 @@ A line a file: its address, how many bytes it has, its path. Without --v0 the ad
 Example:
   worker cid model.safetensors";
 
+/// All of it, the subcommands too that only the agent itself starts.
 pub(crate) fn command() -> Command {
+    shown()
+        .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
+        .subcommand(Command::new(LIMIT).hide(true).arg(words()))
+        .subcommand(Command::new(SPEED).hide(true))
+}
+
+/// What people see of it.
+pub(crate) fn shown() -> Command {
     Command::new("worker")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Sells this computer's time to a compute marketplace")
@@ -131,12 +142,7 @@ pub(crate) fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .help("Print the result as JSON"),
                 )
-                .args(
-                    SETTINGS
-                        .iter()
-                        .filter(|setting| setting.topic == Log || setting.key == "state-dir")
-                        .map(arg),
-                ),
+                .args(log_and(&["state-dir"])),
         )
         .subcommand(cid())
         .subcommand(pause())
@@ -154,17 +160,11 @@ pub(crate) fn command() -> Command {
                 )
                 .args(settings(|_| true)),
         )
-        .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
-        .subcommand(Command::new(LIMIT).hide(true).arg(words()))
-        .subcommand(Command::new(SPEED).hide(true))
+        .subcommands(tell::commands())
 }
 
 /// What leads to a running agent's state.
-fn place() -> impl Iterator<Item = Arg> {
-    let leads =
-        |setting: &&Setting| setting.topic == Log || matches!(setting.key, "state-dir" | "config");
-    SETTINGS.iter().filter(leads).map(arg)
-}
+const PLACE: &[&str] = &["state-dir", "config"];
 
 fn status() -> Command {
     Command::new("status")
@@ -176,7 +176,7 @@ fn status() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print it as JSON, with \"running\" besides what status.json has"),
         )
-        .args(place())
+        .args(log_and(PLACE))
 }
 
 fn pause() -> Command {
@@ -196,11 +196,11 @@ fn pause() -> Command {
                 .value_name("TEXT")
                 .help("What the status, the log and the backend are told"),
         )
-        .args(place())
+        .args(log_and(PLACE))
 }
 
 fn resume() -> Command {
-    Command::new("resume").about("End a pause: take jobs again").args(place())
+    Command::new("resume").about("End a pause: take jobs again").args(log_and(PLACE))
 }
 
 fn cid() -> Command {

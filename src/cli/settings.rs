@@ -1,7 +1,7 @@
 //! Every setting stands once in [`SETTINGS`], which makes its flag, its environment variable and its key
 //! in `worker.toml`.
 
-use clap::{Arg, ArgAction};
+use clap::{Arg, ArgAction, ValueHint};
 
 /// What a setting is about: its heading in `--help`, and which commands take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub(crate) enum Topic {
     Work,
     Pace,
     Files,
+    Owner,
     Log,
 }
 
@@ -22,6 +23,7 @@ impl Topic {
             Self::Work => "How much work",
             Self::Pace => "Pace",
             Self::Files => "Files",
+            Self::Owner => "For the owner's own books",
             Self::Log => "Log",
         }
     }
@@ -49,7 +51,7 @@ const fn switch(topic: Topic, key: &'static str, help: &'static str) -> Setting 
     Setting { key, topic, value: None, help }
 }
 
-use Topic::{Backend, Files, Log, Machine, Pace, Work};
+use Topic::{Backend, Files, Log, Machine, Owner, Pace, Work};
 
 pub(crate) const SETTINGS: &[Setting] = &[
     setting(
@@ -113,6 +115,27 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Take no job while less is free on the disk of the state directory [default: 1GiB]",
     ),
     setting(
+        Work,
+        "allow",
+        "KIND[,KIND]",
+        "Run these kinds of job besides the engine's: script, container [default: none]",
+    ),
+    setting(
+        Work,
+        "interpreters",
+        "NAME[,NAME]",
+        "Programs that scripts may be written for [default: python3,bash]",
+    ),
+    setting(
+        Work,
+        "limit-memory",
+        "SIZE",
+        "The most memory that one job may take [default: four fifths of the machine's]",
+    ),
+    setting(Work, "limit-cpus", "N", "The most processors that one job may take [default: all]"),
+    setting(Work, "limit-disk", "SIZE", "The most disk that one job may take [default: 20GiB]"),
+    setting(Work, "limit-time", "DUR", "The longest that one job may run [default: 24h]"),
+    setting(
         Pace,
         "heartbeat-interval",
         "DUR",
@@ -170,6 +193,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "URL",
         "The API of an IPFS node to add results to, such as http://127.0.0.1:5001",
     ),
+    setting(
+        Owner,
+        "electricity-price",
+        "PRICE",
+        "What a kilowatt-hour costs here, in the unit of --price; `worker earnings` then tells the margin",
+    ),
     setting(Log, "log-format", "FORMAT", "text or json [default: text]"),
     switch(Log, "verbose", "Log each request and change of state"),
     switch(Log, "quiet", "Log warnings and errors only"),
@@ -180,6 +209,12 @@ pub(super) fn settings(wanted: impl Fn(Topic) -> bool) -> impl Iterator<Item = A
     SETTINGS.iter().filter(move |setting| wanted(setting.topic)).map(arg)
 }
 
+/// The flags of the log, and of these keys.
+pub(super) fn log_and(keys: &'static [&'static str]) -> impl Iterator<Item = Arg> {
+    let wanted = |setting: &&Setting| setting.topic == Log || keys.contains(&setting.key);
+    SETTINGS.iter().filter(wanted).map(arg)
+}
+
 pub(super) fn arg(setting: &Setting) -> Arg {
     let arg = Arg::new(setting.key)
         .long(setting.key)
@@ -188,7 +223,9 @@ pub(super) fn arg(setting: &Setting) -> Arg {
         .help(setting.help)
         .help_heading(setting.topic.heading());
     match setting.value {
-        Some(name) => arg.value_name(name).allow_hyphen_values(name == "PRICE"),
+        Some(name) => {
+            arg.value_name(name).value_hint(hint(name)).allow_hyphen_values(name == "PRICE")
+        }
         // A switch is read as text too, so that its variable and its key can say false.
         None => arg
             .action(ArgAction::Set)
@@ -203,6 +240,15 @@ pub(super) fn arg(setting: &Setting) -> Arg {
                 "quiet" => Some('q'),
                 _ => None,
             }),
+    }
+}
+
+/// What a shell can complete of a value of this name.
+fn hint(name: &str) -> ValueHint {
+    match name {
+        "FILE" | "PATH" => ValueHint::FilePath,
+        "DIR" => ValueHint::DirPath,
+        _ => ValueHint::Other,
     }
 }
 

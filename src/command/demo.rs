@@ -14,7 +14,7 @@ use log::LevelFilter;
 use serde_json::{Value, json};
 
 use crate::config::{
-    Artefacts, BackendUrl, Config, Connection, Identity, Log, Rules, Service, log_from_args,
+    Artefacts, BackendUrl, Config, Connection, Identity, Jobs, Log, Rules, Service, log_from_args,
 };
 use crate::exit::Exit;
 use crate::mock::{Backend, JobView, Options, Status};
@@ -123,6 +123,7 @@ fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
             private_downloads: false,
         },
         artefacts: Artefacts { space: 1 << 30, reuse: false, ipfs_api: None },
+        jobs: Jobs::default(),
         log,
         service: Service::default(),
         file: None,

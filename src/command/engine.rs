@@ -78,6 +78,7 @@ fn work(input: &Path, output: &Path) -> anyhow::Result<()> {
         Task::Training(task) => learn::train(&desk, task, &mut tell)?,
         Task::FineTuning(task) => learn::fine_tune(&desk, task, &mut tell)?,
         Task::Inference(task) => learn::infer(&desk, task, &mut tell)?,
+        Task::Script(_) | Task::Container(_) => anyhow::bail!("the engine runs no such job"),
     };
     replace(&output.join(RESULT), &serde_json::to_vec(&result)?)?;
     Ok(())

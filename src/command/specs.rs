@@ -7,15 +7,15 @@ use clap::ArgMatches;
 
 use crate::backend::Facts;
 use crate::backend::wire::Register;
-use crate::config::identity_from_args;
+use crate::config::facts_from_args;
 use crate::exit::Exit;
 use crate::reading::{GpuSpecs, MigSpecs, Specs};
 use crate::{agent, logging};
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
-    let (identity, rules, log) = identity_from_args(args)?;
+    let (identity, rules, jobs, log) = facts_from_args(args)?;
     logging::start(log);
-    let (facts, gpu_absence) = agent::facts_without_agent(&identity, rules.slots);
+    let (facts, gpu_absence) = agent::facts_without_agent(&identity, rules.slots, &jobs);
     let mut stdout = io::stdout().lock();
     if args.get_flag("human") {
         write!(stdout, "{}", Card { facts: &facts, gpu_absence: gpu_absence.as_deref() })?;

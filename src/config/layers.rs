@@ -62,12 +62,13 @@ impl Layers {
         for (key, value) in table.get_ref() {
             let line = place(key.span().start);
             match (key.get_ref().as_ref(), value.get_ref()) {
-                // The one that is also written as a table of its own.
-                ("ipfs", DeValue::Table(table)) => {
-                    for (key, value) in table {
+                // Those that are also written as tables of their own, and how their settings begin.
+                (table @ ("ipfs" | "limits"), DeValue::Table(rows)) => {
+                    for (key, value) in rows {
                         let place =
-                            format!("{}: [ipfs] {}", place(key.span().start), key.get_ref());
-                        self.take(&format!("ipfs-{}", key.get_ref()), value.get_ref(), place);
+                            format!("{}: [{table}] {}", place(key.span().start), key.get_ref());
+                        let prefix = if table == "limits" { "limit" } else { table };
+                        self.take(&format!("{prefix}-{}", key.get_ref()), value.get_ref(), place);
                     }
                 }
                 (key, value) => self.take(key, value, format!("{line}: {key}")),

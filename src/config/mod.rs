@@ -15,8 +15,12 @@ use clap::ArgMatches;
 use log::LevelFilter;
 
 use crate::secret::Secret;
+use crate::work::Kind;
 use layers::Layers;
 pub(crate) use value::BackendUrl;
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 /// The machine's own facts that a provider can state.
 #[derive(Debug, Clone)]
@@ -28,6 +32,39 @@ pub(crate) struct Identity {
     pub(crate) worker_id: Option<String>,
     pub(crate) state_dir: PathBuf,
     pub(crate) nvml_library: Option<PathBuf>,
+}
+
+/// Which jobs may run here, and what each of them may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Jobs {
+    /// What the engine runs, and what the owner allows besides.
+    pub(crate) kinds: Vec<Kind>,
+    /// By name, such as `python3`; the first is taken where a script does not say.
+    pub(crate) interpreters: Vec<String>,
+    pub(crate) limits: Limits,
+}
+
+/// The most that one job may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// In bytes; most of the machine's if not given.
+    pub(crate) memory: Option<u64>,
+    /// Processors; all of them if not given.
+    pub(crate) cpus: Option<u32>,
+    /// In bytes, in its work folder.
+    pub(crate) disk: u64,
+    pub(crate) time: Duration,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        let day = Duration::from_secs(DAY);
+        Self {
+            kinds: Kind::ENGINE.to_vec(),
+            interpreters: ["python3", "bash"].map(str::to_owned).to_vec(),
+            limits: Limits { memory: None, cpus: None, disk: 20 << 30, time: day },
+        }
+    }
 }
 
 /// How a line of the log is written.
@@ -99,6 +136,7 @@ pub(crate) struct Config {
     pub(crate) connection: Connection,
     pub(crate) rules: Rules,
     pub(crate) artefacts: Artefacts,
+    pub(crate) jobs: Jobs,
     pub(crate) log: Log,
     pub(crate) service: Service,
     /// The `worker.toml` that was read, if any.
@@ -131,6 +169,7 @@ impl Config {
             connection: connection(&mut layers),
             rules: rules(&mut layers),
             artefacts: artefacts(&mut layers),
+            jobs: jobs(&mut layers),
             log: log(&mut layers),
             service: service(),
             file: layers.file.clone(),
@@ -140,9 +179,9 @@ impl Config {
 }
 
 /// What is registered, for `worker specs`, which needs no backend.
-pub(crate) fn identity_from_args(args: &ArgMatches) -> Result<(Identity, Rules, Log), Problems> {
+pub(crate) fn facts_from_args(args: &ArgMatches) -> Result<(Identity, Rules, Jobs, Log), Problems> {
     let mut layers = Layers::read(args);
-    let settled = (identity(&mut layers), rules(&mut layers), log(&mut layers));
+    let settled = (identity(&mut layers), rules(&mut layers), jobs(&mut layers), log(&mut layers));
     layers.verdict(settled)
 }
 
@@ -180,6 +219,16 @@ pub(crate) fn place_from_args(args: &ArgMatches) -> Result<Place, Problems> {
         log: log(&mut layers),
     };
     layers.verdict(place)
+}
+
+/// Where the state is, and what a kilowatt-hour costs, if that was said.
+pub(crate) fn earnings_from_args(
+    args: &ArgMatches,
+) -> Result<(PathBuf, Option<f64>, Log), Problems> {
+    let mut layers = Layers::read(args);
+    let electricity = layers.parse("electricity-price", value::electricity);
+    let settled = (state_dir(&mut layers), electricity, log(&mut layers));
+    layers.verdict(settled)
 }
 
 fn log(layers: &mut Layers) -> Log {
@@ -297,6 +346,33 @@ fn artefacts(layers: &mut Layers) -> Artefacts {
         reuse: layers.parse("reuse-results", value::switch).unwrap_or(false),
         ipfs_api: layers.parse("ipfs-api", value::ipfs_api),
     }
+}
+
+fn jobs(layers: &mut Layers) -> Jobs {
+    let mut jobs = Jobs::default();
+    let Jobs { kinds, interpreters, limits } = &mut jobs;
+    kinds.extend(layers.parse("allow", value::list(value::allowed_kind)).unwrap_or_default());
+    if let Some(named) = layers.parse("interpreters", value::list(value::interpreter)) {
+        *interpreters = named;
+    }
+    limits.memory = layers.parse("limit-memory", value::size);
+    limits.cpus = layers.parse("limit-cpus", value::count(1, 4096));
+    limits.disk = layers.parse("limit-disk", value::size).unwrap_or(limits.disk);
+    limits.time = layers.parse("limit-time", value::duration(1, 31 * DAY)).unwrap_or(limits.time);
+    jobs
+}
+
+/// Where the user's own units are.
+pub(crate) fn user_units() -> Option<PathBuf> {
+    let config = layers::env("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(layers::env("HOME")?).join(".config")));
+    config.map(|config| config.join("systemd/user"))
+}
+
+/// Where this program is, as a shell would look for it.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = layers::env("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// The folders that the agent gives to a job's program, as the program finds them.

@@ -37,6 +37,7 @@ impl Config {
             connection,
             rules: new.rules,
             artefacts: new.artefacts,
+            jobs: self.jobs.clone(),
             log: self.log,
             service: self.service.clone(),
             file: new.file,
@@ -74,6 +75,7 @@ impl Config {
     fn changed_later(&self, new: &Self) -> Vec<&'static str> {
         let (identity, other) = (&self.identity, &new.identity);
         let (connection, other_connection) = (&self.connection, &new.connection);
+        let (jobs, other_jobs) = (&self.jobs, &new.jobs);
         keys(&[
             ("backend", connection.backend != other_connection.backend),
             ("ca-cert", connection.ca_cert != other_connection.ca_cert),
@@ -81,6 +83,12 @@ impl Config {
             ("worker-id", identity.worker_id != other.worker_id),
             ("state-dir", identity.state_dir != other.state_dir),
             ("nvml-library", identity.nvml_library != other.nvml_library),
+            ("allow", jobs.kinds != other_jobs.kinds),
+            ("interpreters", jobs.interpreters != other_jobs.interpreters),
+            ("limit-memory", jobs.limits.memory != other_jobs.limits.memory),
+            ("limit-cpus", jobs.limits.cpus != other_jobs.limits.cpus),
+            ("limit-disk", jobs.limits.disk != other_jobs.limits.disk),
+            ("limit-time", jobs.limits.time != other_jobs.limits.time),
             ("log-format", self.log.format != new.log.format),
             ("verbose or quiet", self.log.level != new.log.level),
         ])

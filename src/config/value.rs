@@ -8,7 +8,7 @@ use ureq::http::Uri;
 
 use super::Format;
 use crate::text;
-use crate::work::JobId;
+use crate::work::{JobId, Kind};
 
 /// Where the backend is, or another server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +141,14 @@ pub(super) fn price(typed: &str) -> Result<f64, String> {
     }
 }
 
+/// What a kilowatt-hour costs: nothing, where the sun pays.
+pub(super) fn electricity(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(price) if (0.0..=1e9).contains(&price) => Ok(price),
+        _ => Err("is no price: write a number from 0 on, such as 0.25".into()),
+    }
+}
+
 pub(super) fn switch(typed: &str) -> Result<bool, String> {
     match typed {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -170,6 +178,34 @@ pub(super) fn id(typed: &str) -> Result<String, String> {
     JobId::parse(typed)
         .map(|id| id.as_str().to_owned())
         .ok_or_else(|| "is no id: up to 128 letters, digits and . _ : -".to_owned())
+}
+
+/// One or more, with commas between.
+pub(super) fn list<T>(
+    one: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Vec<T>, String> {
+    move |typed| typed.split(',').map(|part| one(part.trim())).collect()
+}
+
+/// A kind that is not run unless it is allowed.
+pub(super) fn allowed_kind(typed: &str) -> Result<Kind, String> {
+    let known = || Kind::ALL.into_iter().filter(|kind| !Kind::ENGINE.contains(kind));
+    known().find(|kind| kind.name() == typed).ok_or_else(|| {
+        let names = known().map(Kind::name).collect::<Vec<_>>().join(", ");
+        match Kind::by_name(typed).is_some_and(|kind| Kind::ENGINE.contains(&kind)) {
+            true => format!("is always allowed: name one or more of {names}"),
+            false => format!("is no kind that can be allowed: name one or more of {names}"),
+        }
+    })
+}
+
+/// The name of a program, without its path.
+pub(super) fn interpreter(typed: &str) -> Result<String, String> {
+    let fit = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+    let ok =
+        (1..=64).contains(&typed.len()) && typed.bytes().all(fit) && !typed.starts_with(['.', '-']);
+    ok.then(|| typed.to_owned())
+        .ok_or_else(|| "is no program's name: write python3,bash".to_owned())
 }
 
 pub(super) fn path(typed: &str) -> Result<PathBuf, String> {

@@ -10,6 +10,6 @@ mod run;
 mod stage;
 
 pub(crate) use collect::{RESULT, collect, keep_artefacts};
-pub(crate) use parse::{Offer, parse};
+pub(crate) use parse::{Offer, Terms, parse};
 pub(crate) use run::{Limits, Run, Watch, final_metrics, metrics, watch};
 pub(crate) use stage::{Charge, Missing, identity, read_charge, stage};

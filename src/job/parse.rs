@@ -1,6 +1,9 @@
 //! The text of an offer becomes a checked job, a decline with every problem in it, or is skipped.
 
+mod container;
 mod learn;
+mod program;
+mod script;
 mod source;
 
 use serde_json::Value;
@@ -13,11 +16,24 @@ use crate::work::{
     Compute, Decline, DeclineCode, Job, JobId, Kernel, Key, Kind, Object, Task, digest,
 };
 
-/// The longest a job may run, whatever it asks for.
-const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// More seconds than any limit has.
+const LONG: f64 = 1e9;
 
 /// The most work one job may ask for: about two weeks of a fast machine.
 const AMOUNT_MAX: f64 = 1e6;
+
+/// What an offer is judged by.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Of the backend: another one's job of the same id is another job.
+    pub(crate) origin: String,
+    /// What this worker runs.
+    pub(crate) kinds: Vec<Kind>,
+    /// What scripts may be written for; the first where one does not say.
+    pub(crate) interpreters: Vec<String>,
+    /// The longest a job may run, whatever it asks for.
+    pub(crate) time: Duration,
+}
 
 /// A job as it was offered, as far as it could be understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +52,7 @@ pub(crate) struct Offer {
 }
 
 /// Reads one offer of a backend. The error is why it must be skipped: no id, no answer possible.
-pub(crate) fn parse(raw: &RawValue, origin: &str) -> Result<Offer, String> {
+pub(crate) fn parse(raw: &RawValue, terms: &Terms) -> Result<Offer, String> {
     let shown = || text::one_line(raw.get(), 80);
     let unreadable = |error: serde_json::Error| format!("cannot be read ({error}): {}", shown());
     let wire: wire::Job = serde_json::from_str(raw.get()).map_err(unreadable)?;
@@ -53,11 +69,11 @@ pub(crate) fn parse(raw: &RawValue, origin: &str) -> Result<Offer, String> {
         None => return Err(format!("has no id: {}", shown())),
     };
     Ok(Offer {
-        key: Key::of(origin, &id),
+        key: Key::of(&terms.origin, &id),
         content: content(&fields),
-        kind: kind_text(&wire),
+        kind: kind(&wire).map_or_else(|name| name, |kind| kind.name().to_owned()),
         provider_id: wire.provider_id.as_ref().and_then(Value::as_str).map(str::to_owned),
-        job: job(&id, &wire),
+        job: job(&id, &wire, terms),
         text: raw.get().to_owned(),
         id,
     })
@@ -72,22 +88,33 @@ fn content(fields: &Object) -> String {
     digest(&parts.each_ref().map(String::as_str))
 }
 
-fn kind_text(wire: &wire::Job) -> String {
+/// Its kind, or what it is called where that is none of ours.
+fn kind(wire: &wire::Job) -> Result<Kind, String> {
     let mut named = wire.names();
     // `jobType` counts only if we know it; the other is what the job is called then.
-    let known = named.clone().find_map(Kind::by_name).map(Kind::name);
-    text::one_line(known.or_else(|| named.next_back()).unwrap_or("nothing"), 60)
+    let known = named.clone().find_map(Kind::by_name);
+    let known = known.or_else(|| container::has_image(wire).then_some(Kind::Container));
+    known.ok_or_else(|| text::one_line(named.next_back().unwrap_or("nothing"), 60))
 }
 
-fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {
-    let name = kind_text(wire);
-    let Some(kind) = Kind::by_name(&name) else {
-        let runs = Kind::ALL.map(Kind::name).join(", ");
-        return Err(Decline {
+/// The kind, if this worker runs it.
+fn kind_run(wire: &wire::Job, terms: &Terms) -> Result<Kind, Decline> {
+    let runs = || terms.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    match kind(wire) {
+        Ok(kind) if terms.kinds.contains(&kind) => Ok(kind),
+        Ok(kind) => Err(Decline {
+            code: DeclineCode::NotAllowed,
+            reason: format!("this worker takes no {} jobs; it runs {}", kind.name(), runs()),
+        }),
+        Err(name) => Err(Decline {
             code: DeclineCode::UnknownKind,
-            reason: format!("this worker has no job kind '{name}'; it runs {runs}"),
-        });
-    };
+            reason: format!("this worker has no job kind '{name}'; it runs {}", runs()),
+        }),
+    }
+}
+
+fn job(id: &JobId, wire: &wire::Job, terms: &Terms) -> Result<Job, Decline> {
+    let kind = kind_run(wire, terms)?;
     let mut problems = Problems::default();
     let empty = Object::new();
     let input = problems.object("inputData", wire.input_data.as_ref()).unwrap_or(&empty);
@@ -95,14 +122,24 @@ fn job(id: &JobId, wire: &wire::Job) -> Result<Job, Decline> {
         problems.object("advancedConfig", wire.advanced_config.as_ref()).unwrap_or(&empty);
     let amount = problems.amount(wire.compute_needed.as_ref());
     let time_limit =
-        problems.time_limit(wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
+        problems.time_limit(terms.time, wire.timeout_seconds.as_ref(), advanced.get("maxDuration"));
+    let asked = Asked { wire, input, advanced };
     let task = match kind {
         Kind::Training => problems.training(input, wire, amount).map(Task::Training),
         Kind::FineTuning => problems.fine_tuning(input, wire, amount).map(Task::FineTuning),
         Kind::Inference => problems.inference(input).map(Task::Inference),
         Kind::Compute => Some(Task::Compute(problems.compute(input, amount))),
+        Kind::Script => problems.script(&asked, &terms.interpreters).map(Task::Script),
+        Kind::Container => problems.container(&asked).map(Task::Container),
     };
     problems.verdict(task.map(|task| Job { id: id.clone(), task, time_limit }))
+}
+
+/// A job's fields, as somebody else's program is described by them.
+struct Asked<'a> {
+    wire: &'a wire::Job,
+    input: &'a Object,
+    advanced: &'a Object,
 }
 
 /// What is wrong with a job, all of it.
@@ -156,14 +193,19 @@ impl Problems {
     }
 
     /// The lowest of what the job and the provider allow.
-    fn time_limit(&mut self, seconds: Option<&Value>, hours: Option<&Value>) -> Duration {
+    fn time_limit(
+        &mut self,
+        most: Duration,
+        seconds: Option<&Value>,
+        hours: Option<&Value>,
+    ) -> Duration {
         let limits = [("timeoutSeconds", seconds, 1.0), ("maxDuration", hours, 3600.0)];
-        let mut limit = TIME_MAX;
+        let mut limit = most;
         for (name, value, unit) in limits {
             let Some(value) = value.filter(|value| !value.is_null()) else { continue };
             match value.as_f64() {
                 Some(number) if number > 0.0 => {
-                    limit = limit.min(Duration::from_secs_f64((number * unit).min(86_400.0)));
+                    limit = limit.min(Duration::from_secs_f64((number * unit).min(LONG)));
                 }
                 _ => self.bad(name, value, "a number above 0"),
             }
@@ -205,8 +247,17 @@ fn given<'a>(input: &'a Object, name: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
+    pub(super) fn terms() -> Terms {
+        Terms {
+            origin: "http://a:80".into(),
+            kinds: Kind::ENGINE.to_vec(),
+            interpreters: ["python3", "bash"].map(str::to_owned).to_vec(),
+            time: Duration::from_secs(24 * 3600),
+        }
+    }
+
     fn offer(json: &str) -> Result<Offer, String> {
-        parse(&RawValue::from_string(json.into()).unwrap(), "http://a:80")
+        parse(&RawValue::from_string(json.into()).unwrap(), &terms())
     }
 
     fn decline(json: &str) -> (&'static str, String) {

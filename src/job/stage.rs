@@ -74,7 +74,8 @@ fn sources(task: &mut Task) -> Vec<&mut Source> {
             [base_model].into_iter().chain(of_training(training)).collect()
         }
         Task::Inference(Inference { model, input }) => vec![model, input],
-        Task::Compute(_) => vec![],
+        // What scripts and containers need is staged before them.
+        Task::Compute(_) | Task::Script(_) | Task::Container(_) => vec![],
     }
 }
 

@@ -1,7 +1,7 @@
 //! The energy that one program costs: what the GPUs it runs on use meanwhile, and its share of what
 //! the processor uses, by the CPU time that it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub(crate) struct EnergyMeter {
     cpu: Option<Cpu>,
     /// What each GPU had used at the last reading, and whether the program was on it.
     gpus: BTreeMap<u32, (f64, bool)>,
+    /// Those that it was ever on.
+    used: BTreeSet<u32>,
     /// What was measured so far; nothing while nothing could be.
     joules: Option<f64>,
     /// The processor's meter failed on the way: what it has cost meanwhile is not known.
@@ -35,7 +37,14 @@ struct Cpu {
 impl EnergyMeter {
     pub(crate) fn new(program: u32) -> Self {
         let cpu = Cpu::start(Path::new("/sys"), Path::new("/proc"));
-        Self { program, cpu, gpus: BTreeMap::new(), joules: None, is_broken: false }
+        Self {
+            program,
+            cpu,
+            gpus: BTreeMap::new(),
+            used: BTreeSet::new(),
+            joules: None,
+            is_broken: false,
+        }
     }
 
     /// Returns the kilowatt-hours so far, given the CPU time that the program has used.
@@ -55,12 +64,20 @@ impl EnergyMeter {
         self.joules.map(|joules| (joules / JOULES_PER_KWH * 1e9).round() / 1e9)
     }
 
+    /// The GPUs that the program was seen on.
+    pub(crate) fn gpus(&self) -> impl Iterator<Item = u32> {
+        self.used.iter().copied()
+    }
+
     fn gpu_joules(&mut self, gpus: &[GpuUsage]) -> Option<f64> {
         let mut sum = None;
         for gpu in gpus {
-            let Some(now) = gpu.energy_j else { continue };
             let users = gpu.users.as_ref().map_or(&[][..], |users| &users.own);
             let is_on = users.iter().any(|pid| descends_from(*pid, self.program));
+            if is_on {
+                self.used.insert(gpu.index);
+            }
+            let Some(now) = gpu.energy_j else { continue };
             let (last, was_on) = self.gpus.insert(gpu.index, (now, is_on)).unwrap_or((now, is_on));
             if was_on || is_on {
                 *sum.get_or_insert(0.0) += (now - last).max(0.0);
@@ -138,6 +155,7 @@ mod tests {
         assert_eq!(meter.read(None, &[gpu(0, 500.0, &[]), gpu(1, 700.0, &[ours])]), Some(0.0));
         let kwh = meter.read(None, &[gpu(0, 900.0, &[]), gpu(1, 1060.0, &[ours])]).unwrap();
         assert!((kwh - 1e-4).abs() < 1e-12, "360 J and not 760: {kwh}");
+        assert_eq!(meter.gpus().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

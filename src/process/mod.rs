@@ -292,11 +292,21 @@ fn read_order(mut orders: &PipeReader) -> io::Result<Option<u8>> {
 
 /// Kills the group of a child that an earlier run of the agent left behind, as far as it lives.
 pub(crate) fn kill_orphan(handle: &Handle) {
-    let Some(pid) = Pid::from_raw(handle.pid) else { return };
-    let is_this_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
-    if is_this_boot && proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time) {
+    if let Some(pid) = living(handle) {
         rustix::process::kill_process_group(pid, Signal::KILL).ok();
     }
+}
+
+/// Whether the program still runs, and no other that has its number by now.
+pub(crate) fn is_running(handle: &Handle) -> bool {
+    living(handle).is_some()
+}
+
+fn living(handle: &Handle) -> Option<Pid> {
+    let pid = Pid::from_raw(handle.pid)?;
+    let is_this_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
+    let is_it = || proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time);
+    (is_this_boot && is_it()).then_some(pid)
 }
 
 /// Kills all whose mark begins so, wherever they went.

@@ -52,6 +52,11 @@ impl JobLog {
         self.attempt(|parts| [line.as_bytes(), b"\n"].into_iter().try_for_each(|b| parts.put(b)));
     }
 
+    /// Puts what was printed so far where people can see it.
+    pub(crate) fn flush(&mut self) {
+        self.attempt(|parts| parts.head.flush().and_then(|()| parts.tail.flush()));
+    }
+
     /// Makes one file of it.
     pub(crate) fn close(mut self) {
         self.attempt(Parts::join);
@@ -179,6 +184,16 @@ mod tests {
         let path = logs.join("job.log");
         assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_a_running_job_has_printed_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = JobLog::open(dir.path(), "job", NOW);
+        log.line("so far");
+        log.flush();
+        assert_eq!(fs::read_to_string(dir.path().join("job.log")).unwrap(), "so far\n");
+        log.close();
     }
 
     #[test]

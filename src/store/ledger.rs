@@ -15,15 +15,19 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Record, file, quarantine};
+use super::{FileError, Record, file, named_artefacts, quarantine};
 use crate::work::{Booking, Ending, JobId, Key, Object, Outcome};
 use crate::{clock, crash, text};
 
 /// A ledger is not longer than this, and there are two of them.
 const MAX_BYTES: u64 = 16 << 20;
+
+/// The status of an attempt that is paid for.
+pub(super) const COMPLETED: &str = "completed";
 
 /// When the outcome of each of some attempts was recorded, of those that the ledger knows.
 pub(super) type Booked = BTreeMap<(Key, u32), String>;
@@ -74,18 +78,27 @@ impl Ledger<'_> {
         if jobs.is_empty() {
             return Ok(booked);
         }
-        for path in [self.older(), self.path()] {
-            for line in read(&path)?.split(|byte| *byte == b'\n') {
-                // A line that was damaged since is no witness.
-                let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
-                let Some(id) = JobId::parse(&line.id) else { continue };
-                let key = Key::of(&line.origin, &id);
-                if jobs.contains(&key) {
-                    booked.insert((key, line.attempt), line.ended);
-                }
+        self.each(|line: Line| {
+            let Some(id) = JobId::parse(&line.id) else { return };
+            let key = Key::of(&line.origin, &id);
+            if jobs.contains(&key) {
+                booked.insert((key, line.attempt), line.ended);
             }
-        }
+        })?;
         Ok(booked)
+    }
+
+    /// Looks at every line that reads back, the oldest first: one that was damaged since is no witness.
+    pub(super) fn each<T: DeserializeOwned>(
+        &self,
+        mut see: impl FnMut(T),
+    ) -> Result<(), FileError> {
+        for path in [self.older(), self.path()] {
+            let text = read(&path)?;
+            let lines = text.split(|byte| *byte == b'\n');
+            lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(&mut see);
+        }
+        Ok(())
     }
 
     fn make_room(&self, bytes: u64) -> Result<(), FileError> {
@@ -116,7 +129,8 @@ struct Line {
     ended: String,
 }
 
-/// The line about an attempt. `price` is what an hour costs.
+/// The line about an attempt. `price` is what an hour costs. What [`super::earnings`] reads of it is there
+/// a struct.
 pub(super) fn line(
     record: &Record,
     outcome: &Outcome,
@@ -124,15 +138,24 @@ pub(super) fn line(
     price: f64,
     now: SystemTime,
 ) -> String {
+    let status = status(outcome, booking);
+    let seconds = outcome.metrics.get("processingTimeSeconds");
+    let cids = match &outcome.ending {
+        Ending::Completed(result) => named_artefacts(result),
+        Ending::Failed(_) | Ending::Declined(_) | Ending::Cancelled => vec![],
+    };
     let line = json!({
         "id": record.attempt.id.as_str(),
         "attempt": record.attempt.number,
         "kind": record.kind,
-        "status": status(outcome, booking),
-        "reason": match booking { Booking::Rejected(reason) => Some(reason), _ => None },
-        "seconds": outcome.metrics.get("processingTimeSeconds"),
+        "status": status,
+        "reason": reason(outcome, booking),
+        "seconds": seconds,
         "kwh": outcome.metrics.get("energyKwh"),
         "price": price,
+        "amount": amount(status, seconds.and_then(Value::as_f64), price),
+        "gpus": outcome.gpus,
+        "cids": cids.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "origin": record.origin,
         "ended": ended(outcome),
         "booked": clock::rfc3339(now),
@@ -150,12 +173,30 @@ fn ended(outcome: &Outcome) -> String {
     clock::rfc3339(outcome.at)
 }
 
+/// What an attempt earns: the time of one that was delivered as completed, to the millionth.
+pub(super) fn amount(status: &str, seconds: Option<f64>, price: f64) -> f64 {
+    if status != COMPLETED {
+        return 0.0;
+    }
+    (price * seconds.unwrap_or(0.0) / 3600.0 * 1e6).round() / 1e6
+}
+
+/// Why it came to no result.
+fn reason<'a>(outcome: &'a Outcome, booking: &'a Booking) -> Option<&'a str> {
+    match (booking, &outcome.ending) {
+        (Booking::Rejected(reason), _) => Some(reason),
+        (_, Ending::Failed(failure)) => Some(&failure.error),
+        (_, Ending::Declined(decline)) => Some(&decline.reason),
+        (_, Ending::Completed(_) | Ending::Cancelled) => None,
+    }
+}
+
 fn status(outcome: &Outcome, booking: &Booking) -> &'static str {
     match (booking, &outcome.ending) {
         (Booking::Rejected(_), _) => "rejected",
         (Booking::Undelivered, _) => "undelivered",
         (Booking::Cancelled, _) | (Booking::Delivered, Ending::Cancelled) => "cancelled",
-        (Booking::Delivered, Ending::Completed(_)) => "completed",
+        (Booking::Delivered, Ending::Completed(_)) => COMPLETED,
         (Booking::Delivered, Ending::Failed(_)) => "failed",
         (Booking::Delivered, Ending::Declined(_)) => "declined",
     }

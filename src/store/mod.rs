@@ -6,7 +6,9 @@
 //! recorded, then the loop), so there are no locks here but the one on the whole directory.
 
 mod artefacts;
+mod earnings;
 mod file;
+mod history;
 mod job_log;
 mod ledger;
 mod lock;
@@ -27,7 +29,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use artefacts::named_artefacts;
+pub(crate) use earnings::{By, Entry, Sum, earnings, read_ledger};
 pub(crate) use file::{FileError, replace};
+pub(crate) use history::{log_file, open_jobs};
 pub(crate) use job_log::JobLog;
 pub(crate) use lock::is_held;
 pub(crate) use pause::{OwnersPause, read_pause, remove_pause, write_pause};

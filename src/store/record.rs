@@ -184,6 +184,8 @@ struct OutcomeFile {
     metrics: Object,
     #[serde(default, skip_serializing_if = "Object::is_empty")]
     final_metrics: Object,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gpus: Vec<String>,
     ending: EndingFile,
 }
 
@@ -300,6 +302,7 @@ impl From<&Outcome> for OutcomeFile {
             at: clock::rfc3339(outcome.at),
             metrics: outcome.metrics.clone(),
             final_metrics: outcome.final_metrics.clone(),
+            gpus: outcome.gpus.clone(),
             ending,
         }
     }
@@ -329,7 +332,13 @@ impl TryFrom<OutcomeFile> for Outcome {
             EndingFile::Cancelled => Ending::Cancelled,
         };
         let at = time(&file.at)?;
-        Ok(Self { ending, metrics: file.metrics, final_metrics: file.final_metrics, at })
+        Ok(Self {
+            ending,
+            metrics: file.metrics,
+            final_metrics: file.final_metrics,
+            gpus: file.gpus,
+            at,
+        })
     }
 }
 

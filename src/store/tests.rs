@@ -53,7 +53,7 @@ fn failed() -> Outcome {
         log: vec!["last words".into()],
     };
     let at = UNIX_EPOCH + Duration::from_millis(1_768_473_000_120);
-    Outcome { ending: Ending::Failed(failure), metrics, final_metrics: Object::new(), at }
+    Outcome { metrics, ..Outcome::without_run(Ending::Failed(failure), at) }
 }
 
 fn completed() -> Outcome {
@@ -78,6 +78,7 @@ fn every_phase_reads_back_as_it_was_written() {
         Phase::Running(handle),
         finished(failed()),
         finished(completed()),
+        finished(Outcome { gpus: vec!["GPU-1".into()], ..completed() }),
         finished(Outcome { ending: Ending::Cancelled, ..failed() }),
         Phase::Delivered { outcome: completed(), at: now() },
         Phase::Tombstone { at: now() },

@@ -10,6 +10,8 @@ pub(crate) enum Task {
     Inference(Inference),
     FineTuning(FineTuning),
     Compute(Compute),
+    Script(Script),
+    Container(Container),
 }
 
 /// Where bytes come from that a job needs.
@@ -95,4 +97,52 @@ pub(crate) struct Compute {
     pub(crate) seed: u64,
     /// 1.0 is 10¹² floating-point operations, 1 GiB, or the primes below 10⁹.
     pub(crate) amount: f64,
+}
+
+/// Somebody else's program, for an interpreter that the provider allows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Script {
+    pub(crate) code: Code,
+    /// Its name on the provider's list.
+    pub(crate) interpreter: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) share: Share,
+}
+
+/// Where a script's text is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Code {
+    Text(String),
+    Url(String),
+}
+
+/// Somebody else's image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Container {
+    pub(crate) image: String,
+    /// In place of the image's own, with the arguments behind it; the image's own if empty.
+    pub(crate) command: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) gpus: u32,
+    pub(crate) share: Share,
+    /// What else holds where a job is written as ComputeHorde writes it.
+    pub(crate) horde: Option<Horde>,
+}
+
+/// ComputeHorde's own places in a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Horde {
+    /// `raw_script`: a Python program, put in at `/script.py`, and run where no command is given.
+    pub(crate) script: Option<String>,
+    /// `artifacts_dir`: an absolute path, where the output folder is seen too.
+    pub(crate) artifacts: Option<String>,
+}
+
+/// The most that a job wants for itself; never more than the provider gives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    /// In bytes.
+    pub(crate) memory: Option<u64>,
+    pub(crate) cpus: Option<f64>,
 }

@@ -6,7 +6,7 @@ use crate::support::{Backend, Home, Reply, open_jobs, short};
 
 const BEAT: &str = "POST /api/providers/*/heartbeat";
 
-/// A job as the real backend sends it, of a kind that this worker does not run.
+/// A job as the real backend sends it, of a kind that a worker runs only where it is allowed.
 const SCRIPT: &str = r#"{"id":"ee7f46ed-ec74-4526-b000-ae9778910935","userId":"consumer-c",
     "providerId":"e8124ecb-0b34-4eff-a0b5-2b398b12d38a","jobType":"custom_script",
     "framework":"pytorch","fileName":"a.py","fileUrl":"","modelType":"custom","computeNeeded":0.1,
@@ -87,8 +87,16 @@ fn decline(code: &str, reason: &str) -> Value {
 #[test]
 fn an_unknown_kind_is_declined() {
     let reason =
-        "this worker has no job kind 'custom'; it runs training, inference, fine-tuning, compute";
-    assert_eq!(declined(&serde_json::from_str(SCRIPT).unwrap()), decline("unknown_kind", reason));
+        "this worker has no job kind 'gpt2'; it runs training, inference, fine-tuning, compute";
+    let job = json!({"id": "job-1", "modelType": "gpt2"});
+    assert_eq!(declined(&job), decline("unknown_kind", reason));
+}
+
+#[test]
+fn a_kind_that_is_not_allowed_is_declined() {
+    let reason =
+        "this worker takes no script jobs; it runs training, inference, fine-tuning, compute";
+    assert_eq!(declined(&serde_json::from_str(SCRIPT).unwrap()), decline("not_allowed", reason));
 }
 
 #[test]

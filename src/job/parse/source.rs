@@ -77,13 +77,16 @@ fn by_fields(fields: &Object) -> Result<Source, String> {
 }
 
 fn url(text: &str, sha256: Option<String>) -> Result<Source, String> {
-    let is_http = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    let plain = text.len() <= URL_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_http && plain {
+    if is_url(text) {
         Ok(Source::Url { url: text.to_owned(), sha256 })
     } else {
         Err(format!("must be {HELP}"))
     }
+}
+
+pub(super) fn is_url(text: &str) -> bool {
+    let is_http = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    is_http && text.len() <= URL_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn is_sha256(text: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const CID: &str = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4";
+
 fn ledger(store: &Store) -> PathBuf {
     store.dir.join("ledger.jsonl")
 }
@@ -35,6 +37,9 @@ fn a_delivered_job_is_one_line_however_often_it_is_booked() {
     let key = key("job-1");
     let mut outcome = completed();
     outcome.metrics.insert("energyKwh".into(), json!(0.25));
+    outcome.gpus = vec!["GPU-1".into()];
+    let Ending::Completed(result) = &mut outcome.ending else { panic!("{outcome:?}") };
+    result.insert("artefacts".into(), json!([{"cid": CID}]));
     store.write(&key, &record("job-1", finished(outcome))).unwrap();
     let work = store.make_work(&key).unwrap();
     for _ in 0..2 {
@@ -42,7 +47,8 @@ fn a_delivered_job_is_one_line_however_often_it_is_booked() {
     }
     let expected = json!({
         "id": "job-1", "attempt": 2, "kind": "compute", "status": "completed", "reason": null,
-        "seconds": 1.5, "kwh": 0.25, "price": 2.5, "origin": ORIGIN,
+        "seconds": 1.5, "kwh": 0.25, "price": 2.5, "amount": 0.001042, "gpus": ["GPU-1"],
+        "cids": [CID], "origin": ORIGIN,
         "ended": "2026-01-15T10:30:00.120Z", "booked": "2026-01-15T10:31:40.000Z",
     });
     assert_eq!(lines(&ledger(&store)), [expected.as_object().cloned().unwrap()]);

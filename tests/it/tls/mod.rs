@@ -1,5 +1,6 @@
 //! A backend behind TLS, whose certificate is signed by an authority of our own. The key beside this
-//! file is good for nothing else than this.
+//! file is good for nothing else than this; with it are signed too, each by itself, a certificate that has
+//! expired and one of another name.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -14,13 +15,13 @@ use crate::support::{Home, run};
 
 const REPLY: &str = r#"{"success":true,"provider":{"id":"p"},"pendingJobs":[]}"#;
 
-fn file(name: &str) -> String {
+pub(crate) fn file(name: &str) -> String {
     format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Answers every request alike until the test process ends. Returns the URL.
-fn serve() -> String {
-    let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
+/// Answers every request alike until the test process ends, with this certificate. Returns the URL.
+pub(crate) fn serve(certificate: &str) -> String {
+    let certificate = CertificateDer::from_pem_file(file(certificate)).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
     let config =
         ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -61,7 +62,7 @@ fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> std::io::Result<()> 
 
 #[test]
 fn a_certificate_of_an_unknown_authority_is_refused_and_one_we_were_given_is_not() {
-    let (home, url) = (Home::new(), serve());
+    let (home, url) = (Home::new(), serve("server.pem"));
     let mut stranger = home.worker(&url, &[]);
     stranger.wait_log("invalid peer certificate: UnknownIssuer");
     stranger.stop();

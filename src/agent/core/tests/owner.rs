@@ -1,7 +1,6 @@
 //! What the owner says while the agent runs: a pause, and other rules.
 
 use super::*;
-use crate::agent::event::Pause;
 use crate::snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
