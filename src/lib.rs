@@ -11,10 +11,12 @@
 //! - `agent`: the loop. `agent::core` decides and is pure; the threads around it do.
 //! - `backend`: the wire. `job`: one job. `store`: the disk. `machine`: this computer.
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
+//! - `status`: the page, the metrics and the health, when asked for.
 //! - `work`, `reading`, `snapshot`: the plain values that several rooms speak of.
 //! - `cgroup`: which control groups we are in. `fetch`: downloads. `cid`: what a file is called on IPFS.
 //!   `ipfs`: adds it to a node there.
-//! - `mock`, `serve`: the embedded backend of `demo`, `mock-backend` and the tests.
+//! - `serve`: HTTP for `status` and for `mock`, the embedded backend of `demo`, `mock-backend` and the
+//!   tests.
 //! - `notify`: what the service manager is told.
 //! - `crash`: where the tests let the agent be killed.
 //!
@@ -45,6 +47,7 @@ mod runner;
 mod secret;
 mod serve;
 mod snapshot;
+mod status;
 mod store;
 mod text;
 mod work;

@@ -26,8 +26,8 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a request may take to arrive, from its first byte.
 const ARRIVAL: Duration = Duration::from_secs(20);
-/// How long one write may block.
-const WRITE: Duration = Duration::from_secs(10);
+/// How long a response may take to leave.
+const DEPARTURE: Duration = Duration::from_secs(20);
 /// How long the rest of a refused request is read, so that its sender gets to see the refusal.
 const LINGER: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -189,7 +189,6 @@ enum Incoming {
 impl Connection<'_> {
     fn talk(&self, max_body: usize, handler: &impl Fn(&Request) -> Reply) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
-        self.stream.set_write_timeout(Some(WRITE))?;
         let mut inbox = Vec::new();
         loop {
             let (request, keep_alive) = match self.next_request(&mut inbox, max_body)? {
@@ -233,7 +232,7 @@ impl Connection<'_> {
         };
         let end = head.size + head.body;
         if head.expects_continue && inbox.len() < end {
-            (&*self.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            self.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         while inbox.len() < end {
             if self.receive(inbox, deadline)? == 0 {
@@ -284,7 +283,25 @@ impl Connection<'_> {
     fn send(&self, response: &Response, body: &[u8], keep_alive: KeepAlive) -> io::Result<()> {
         let mut bytes = response_head(response, keep_alive).into_bytes();
         bytes.extend_from_slice(body);
-        (&*self.stream).write_all(&bytes)
+        self.send_all(&bytes)
+    }
+
+    fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + DEPARTURE;
+        while !bytes.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.stream.set_write_timeout(Some(left))?;
+            match (&*self.stream).write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(size) => bytes = &bytes[size..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["command", "mock"],
     &["agent"],
-    &["backend", "job", "store", "machine"],
+    &["backend", "job", "store", "machine", "status"],
     &["runner", "engine"],
     &["process"],
     &[

@@ -178,6 +178,7 @@ impl Assignment<'_> {
         };
         let kept = RefCell::new(self.shared.store.job_log(&self.key, clock::wall()));
         let mut report = |report: Report| {
+            // Whoever looks on sees what it printed as late as how far it is.
             kept.borrow_mut().flush();
             let report = Box::new(report);
             self.tell(Event::Progress { key: self.key.clone(), report });

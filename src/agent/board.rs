@@ -2,6 +2,7 @@
 //! its copies on disk, which a thread of their own keeps: a disk that hangs holds up only that.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,8 @@ use crate::{clock, text};
 pub(super) struct Board {
     newest: Mutex<Newest>,
     changed: Condvar,
+    /// When the loop last turned, in milliseconds after boot.
+    turned: AtomicU64,
 }
 
 struct Newest {
@@ -61,12 +64,23 @@ impl Board {
             machine: Machine::default(),
             usage: None,
         };
+        let turned = AtomicU64::new(millis(clock::since_boot()));
         let newest = Newest { snapshot: Arc::new(snapshot), posted: 1, over: false };
-        Self { newest: Mutex::new(newest), changed: Condvar::new() }
+        Self { newest: Mutex::new(newest), changed: Condvar::new(), turned }
     }
 
     fn newest(&self) -> MutexGuard<'_, Newest> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.newest().snapshot)
+    }
+
+    /// How long ago the loop last turned.
+    pub(super) fn idle(&self) -> Duration {
+        let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
+        clock::since_boot().saturating_sub(turned)
     }
 
     /// What the machine is, as it was last registered.
@@ -130,6 +144,7 @@ impl<'a> Poster<'a> {
     /// The loop has turned.
     pub(super) fn show(&mut self, view: View) {
         let board = &self.shared.board;
+        board.turned.store(millis(clock::since_boot()), Ordering::Relaxed);
         if self.seen.as_ref() != Some(&view) {
             let config = self.shared.config();
             board.post(|snapshot| apply(snapshot, &view, &config, &Now::read()));
@@ -157,6 +172,10 @@ impl Drop for Poster<'_> {
         // Of an end that came within one turn, this is the first that is heard.
         self.herald.turn(&snapshot);
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both clocks at one moment.
@@ -265,7 +284,7 @@ fn usage(reading: &Reading, vitals: &Vitals) -> Usage {
     }
 }
 
-fn gpu_use(usage: &GpuUsage) -> GpuUse {
+pub(super) fn gpu_use(usage: &GpuUsage) -> GpuUse {
     GpuUse {
         index: usage.index,
         percent: usage.percent,

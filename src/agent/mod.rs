@@ -28,6 +28,7 @@ mod herald;
 mod measure;
 mod net;
 mod owner;
+mod page;
 mod recover;
 mod signals;
 
@@ -55,6 +56,7 @@ use crate::job::Terms;
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::notify::Notify;
 use crate::process::Groups;
+use crate::serve::Server;
 use crate::store::{self, Loss, Store};
 use board::{Board, Poster};
 use event::Event;
@@ -96,6 +98,8 @@ struct Shared {
     store: Store,
     backend: Backend,
     gpus: GpuWatch,
+    /// Where the status page is served, if it is.
+    page: Option<Server>,
     /// Where jobs get control groups, if anywhere.
     groups: Option<Groups>,
     worker_id: String,
@@ -133,12 +137,23 @@ pub(crate) fn run(config: Config, reread: &Reread<'_>) -> Result<Exit, Error> {
         interpreters: config.jobs.interpreters.clone(),
         time: config.jobs.limits.time,
     };
+    let page = config.listen.map(page::open).transpose()?;
     let board = Board::new(&config, &worker_id);
     let notify = Notify::new(config.service.notify_socket.as_deref());
     let config = Arc::new(config);
     let settings = Mutex::new(Arc::clone(&config));
-    let shared =
-        Shared { config: settings, board, notify, store, backend, gpus, groups, worker_id, terms };
+    let shared = Shared {
+        config: settings,
+        board,
+        notify,
+        store,
+        backend,
+        gpus,
+        page,
+        groups,
+        worker_id,
+        terms,
+    };
     log::info!(
         "started version={} worker={} backend={} config={}",
         env!("CARGO_PKG_VERSION"),
@@ -195,6 +210,10 @@ fn work<'scope>(
         let public_dir = config.service.runtime_dir.as_deref();
         shared.board.keep_copies(&config.identity.state_dir, public_dir);
     })?;
+    let close_page = shared.page.as_ref().map(page::Closer);
+    if let Some(server) = &shared.page {
+        spawn(scope, "page", &events, move |_| page::serve(server, shared))?;
+    }
     let (open, until_closed) = mpsc::channel();
     spawn(scope, "losses", &events, move |events| {
         record_losses(shared, losses, &until_closed, &events);
@@ -226,6 +245,7 @@ fn work<'scope>(
             if let Some(exit) = hands.perform(action) {
                 drop(hands);
                 drop(close_signals);
+                drop(close_page);
                 wait_for_threads(&heard, exit);
                 return Ok(exit);
             }

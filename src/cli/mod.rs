@@ -266,7 +266,7 @@ fn file_arg(name: &'static str) -> Arg {
 
 #[cfg(test)]
 mod tests {
-    use super::settings::Topic::{Backend, Files, Machine, Pace, Work};
+    use super::settings::Topic::{Backend, Files, Machine, Pace, Page, Work};
     use super::*;
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         for setting in SETTINGS {
             assert!(help.contains(&format!("--{}", setting.key)), "--{} is missing", setting.key);
         }
-        for topic in [Backend, Machine, Work, Pace, Files, Log] {
+        for topic in [Backend, Machine, Work, Pace, Files, Page, Log] {
             assert!(help.contains(topic.heading()), "{topic:?} has no heading");
         }
         assert_eq!(help.matches("\n  worker ").count(), 3, "three examples");

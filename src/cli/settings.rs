@@ -12,6 +12,7 @@ pub(crate) enum Topic {
     Pace,
     Files,
     Owner,
+    Page,
     Log,
 }
 
@@ -24,6 +25,7 @@ impl Topic {
             Self::Pace => "Pace",
             Self::Files => "Files",
             Self::Owner => "For the owner's own books",
+            Self::Page => "Status page",
             Self::Log => "Log",
         }
     }
@@ -51,7 +53,7 @@ const fn switch(topic: Topic, key: &'static str, help: &'static str) -> Setting 
     Setting { key, topic, value: None, help }
 }
 
-use Topic::{Backend, Files, Log, Machine, Owner, Pace, Work};
+use Topic::{Backend, Files, Log, Machine, Owner, Pace, Page, Work};
 
 pub(crate) const SETTINGS: &[Setting] = &[
     setting(
@@ -198,6 +200,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "electricity-price",
         "PRICE",
         "What a kilowatt-hour costs here, in the unit of --price; `worker earnings` then tells the margin",
+    ),
+    setting(
+        Page,
+        "listen",
+        "ADDR",
+        "Serve the status page, /metrics and /healthz there, such as 9200 or 127.0.0.1:9200 [default: off]",
     ),
     setting(Log, "log-format", "FORMAT", "text or json [default: text]"),
     switch(Log, "verbose", "Log each request and change of state"),

@@ -96,6 +96,7 @@ fn next_jobs(model: &Value) -> [Value; 2] {
 fn config(backend: &Backend, state_dir: PathBuf, log: Log) -> Config {
     let url = backend.url();
     Config {
+        listen: None,
         identity: Identity {
             name: Some("Demo".into()),
             price: 5.0,

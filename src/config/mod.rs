@@ -8,6 +8,7 @@ mod value;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,6 +138,8 @@ pub(crate) struct Config {
     pub(crate) rules: Rules,
     pub(crate) artefacts: Artefacts,
     pub(crate) jobs: Jobs,
+    /// Where the status page is served, if it is.
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) log: Log,
     pub(crate) service: Service,
     /// The `worker.toml` that was read, if any.
@@ -170,6 +173,7 @@ impl Config {
             rules: rules(&mut layers),
             artefacts: artefacts(&mut layers),
             jobs: jobs(&mut layers),
+            listen: layers.parse("listen", value::listen),
             log: log(&mut layers),
             service: service(),
             file: layers.file.clone(),

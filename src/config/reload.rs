@@ -38,6 +38,7 @@ impl Config {
             rules: new.rules,
             artefacts: new.artefacts,
             jobs: self.jobs.clone(),
+            listen: self.listen,
             log: self.log,
             service: self.service.clone(),
             file: new.file,
@@ -89,6 +90,7 @@ impl Config {
             ("limit-cpus", jobs.limits.cpus != other_jobs.limits.cpus),
             ("limit-disk", jobs.limits.disk != other_jobs.limits.disk),
             ("limit-time", jobs.limits.time != other_jobs.limits.time),
+            ("listen", self.listen != new.listen),
             ("log-format", self.log.format != new.log.format),
             ("verbose or quiet", self.log.level != new.log.level),
         ])

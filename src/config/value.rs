@@ -1,6 +1,6 @@
 //! How each kind of value is written. An error is the rest of a sentence that begins with the text.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,6 +82,15 @@ fn http_url(typed: &str, instead_of_credentials: &str) -> Result<BackendUrl, Str
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Where to listen; a port alone, or one of `localhost`, is the loopback's.
+pub(super) fn listen(typed: &str) -> Result<SocketAddr, String> {
+    let port = typed.strip_prefix("localhost:").unwrap_or(typed).parse::<u16>();
+    let local = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    local.or_else(|_| typed.parse()).map_err(|_error: std::net::AddrParseError| {
+        "is no address to listen on: write 9200 for this machine alone, or 192.168.1.20:9200".into()
+    })
 }
 
 /// A duration between two bounds in seconds.

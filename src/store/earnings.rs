@@ -5,7 +5,9 @@
 //! no form that is known here, are left out.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,12 @@ pub(crate) fn read_ledger(state_dir: &Path) -> Result<Vec<Entry>, FileError> {
         }
     })?;
     Ok(entries)
+}
+
+/// Changes when the ledger does.
+pub(crate) fn ledger_stamp(state_dir: &Path) -> Option<(u64, SystemTime)> {
+    let data = fs::metadata(Ledger { dir: state_dir }.path()).ok()?;
+    Some((data.len(), data.modified().ok()?))
 }
 
 /// What the sums are made for.
@@ -155,7 +163,7 @@ mod tests {
     fn read(older: &[String], newer: &[String]) -> Vec<Entry> {
         let dir = tempfile::tempdir().unwrap();
         for (name, lines) in [("ledger.1.jsonl", older), ("ledger.jsonl", newer)] {
-            std::fs::write(dir.path().join(name), lines.join("\n")).unwrap();
+            fs::write(dir.path().join(name), lines.join("\n")).unwrap();
         }
         read_ledger(dir.path()).unwrap()
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::file::FileError;
 use super::{make_dir, quarantine};
+use crate::text;
 
 /// So much of the beginning is kept, and as much of the end.
 const PART: u64 = 4 << 20;
@@ -52,7 +53,7 @@ impl JobLog {
         self.attempt(|parts| [line.as_bytes(), b"\n"].into_iter().try_for_each(|b| parts.put(b)));
     }
 
-    /// Puts what was printed so far where people can see it.
+    /// Lets readers see all of it that there is.
     pub(crate) fn flush(&mut self) {
         self.attempt(|parts| parts.head.flush().and_then(|()| parts.tail.flush()));
     }
@@ -125,6 +126,33 @@ impl Parts {
     }
 }
 
+/// The last lines of a job's log, of which no more than so many bytes are read.
+pub(super) fn last_lines(dir: &Path, name: &str, bytes: u64) -> Vec<String> {
+    let path = dir.join(format!("{name}.log"));
+    let tail_path = path.with_extension("tail");
+    let path = match fs::metadata(&tail_path) {
+        // Written round and round: where its end is, only the writer knows.
+        Ok(tail) if tail.len() >= PART => {
+            return vec!["[the end is known when the job is over]".into()];
+        }
+        Ok(tail) if tail.len() > 0 => tail_path,
+        Ok(_) | Err(_) => path,
+    };
+    let end = read_end(&path, bytes).unwrap_or_default();
+    let (text, is_whole) = (String::from_utf8_lossy(&end), (end.len() as u64) < bytes);
+    // The first line is most likely not a whole one.
+    text.lines().skip(usize::from(!is_whole)).map(text::clean).collect()
+}
+
+fn read_end(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(bytes);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = vec![];
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(end)
+}
+
 fn drop_old(dir: &Path, now: SystemTime) {
     let is_old = |data: fs::Metadata| {
         let age = data.modified().ok().and_then(|changed| now.duration_since(changed).ok());
@@ -187,12 +215,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_running_job_has_printed_can_be_read() {
+    fn the_end_of_a_log_is_read_while_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = JobLog::open(dir.path(), "job", NOW);
-        log.line("so far");
+        assert_eq!(last_lines(dir.path(), "job", 100), [""; 0]);
+        log.line("first");
+        log.line("sec\u{1b}ond");
         log.flush();
-        assert_eq!(fs::read_to_string(dir.path().join("job.log")).unwrap(), "so far\n");
+        assert_eq!(last_lines(dir.path(), "job", 100), ["first", "second"]);
+        assert_eq!(last_lines(dir.path(), "job", 11), ["second"]);
+        assert_eq!(last_lines(dir.path(), "none", 11), [""; 0]);
         log.close();
     }
 

@@ -111,7 +111,7 @@ impl Ledger<'_> {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.dir.join("ledger.jsonl")
     }
 

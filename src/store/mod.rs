@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use artefacts::named_artefacts;
-pub(crate) use earnings::{By, Entry, Sum, earnings, read_ledger};
+pub(crate) use earnings::{By, Entry, Sum, earnings, ledger_stamp, read_ledger};
 pub(crate) use file::{FileError, replace};
 pub(crate) use history::{log_file, open_jobs};
 pub(crate) use job_log::JobLog;
@@ -63,6 +63,9 @@ pub(crate) enum Error {
         source: FileError,
     },
 }
+
+/// So much of a log's end is read for those who look on.
+const LOG_END: u64 = 8 << 10;
 
 /// The state directory, held for life.
 #[derive(Debug)]
@@ -239,6 +242,11 @@ impl Store {
     /// Begins the log of a job's program.
     pub(crate) fn job_log(&self, key: &Key, now: SystemTime) -> JobLog {
         JobLog::open(&self.dir.join("logs"), key.as_str(), now)
+    }
+
+    /// The last lines that a job's program printed, as far as they have been written.
+    pub(crate) fn log_end(&self, key: &str) -> Vec<String> {
+        job_log::last_lines(&self.dir.join("logs"), key, LOG_END)
     }
 
     /// Drops a job's record and folder, as if it had never been.

@@ -26,6 +26,7 @@ mod odd_replies;
 mod offered_again;
 mod outage;
 mod owner;
+mod page;
 mod register;
 mod reload;
 mod service;
