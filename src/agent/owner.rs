@@ -2,6 +2,7 @@
 //! stand on the disk, so that a thread of its own looks.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::Sender;
@@ -15,7 +16,7 @@ use super::Shared;
 use super::event::{Event, Pause};
 use crate::clock;
 use crate::config::{Config, Problems, read_token};
-use crate::store::{self, OwnersPause};
+use crate::store::{self, OwnersPause, PAUSE};
 
 /// Reads all settings anew, as at the start.
 pub(crate) type Reread<'a> = dyn Fn() -> Result<Config, Problems> + Sync + 'a;
@@ -62,14 +63,13 @@ pub(super) fn run(
     let failed = |error| log::debug!("the state directory cannot be watched: {error}");
     let watch = watch(&dir).map_err(failed).ok();
     let mut said = None;
-    while let Some(reload) = wait(asked, watch.as_ref()) {
-        if reload {
-            self::reload(shared, reread, events);
+    while let Some(wanted) = wait(asked, watch.as_ref()) {
+        if wanted.reload {
+            reload(shared, reread, events);
         }
-        if let Some(event) = look(&dir, &mut said)
-            && events.send(event).is_err()
-        {
-            return;
+        if let Some(event) = wanted.look.then(|| look(&dir, &mut said)).flatten() {
+            // Without a loop the agent is ending.
+            events.send(event).ok();
         }
     }
 }
@@ -86,27 +86,46 @@ fn watch(dir: &Path) -> io::Result<OwnedFd> {
     Ok(watch)
 }
 
-/// Waits until something may have changed. Returns whether a reload was asked for; nothing at the end.
-fn wait(asked: &PipeReader, watch: Option<&OwnedFd>) -> Option<bool> {
+/// What there is to do.
+#[derive(Default)]
+struct Wanted {
+    reload: bool,
+    look: bool,
+}
+
+/// Waits for something to do; nothing at the end.
+fn wait(asked: &PipeReader, watch: Option<&OwnedFd>) -> Option<Wanted> {
     let mut fds = vec![PollFd::from_borrowed_fd(asked.as_fd(), PollFlags::IN)];
     fds.extend(watch.map(|watch| PollFd::new(watch, PollFlags::IN)));
     match poll(&mut fds, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(_) => return None,
     }
-    if let Some(watch) = watch {
-        // What happened there is seen by looking.
-        let mut buffer = [0; 4096];
-        while rustix::io::read(watch, &mut buffer[..]).is_ok_and(|length| length > 0) {}
-    }
+    let mut wanted = Wanted { look: watch.is_some_and(saw_pause), ..Wanted::default() };
     let mut buffer = [0; 64];
     match (&mut &*asked).read(&mut buffer) {
-        Ok(0) => None,
-        Ok(length) => Some(buffer[..length].contains(&RELOAD)),
-        // Nothing was asked: the watch has seen something.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(false),
-        Err(_) => None,
+        Ok(0) => return None,
+        Ok(length) => {
+            wanted.reload = buffer[..length].contains(&RELOAD);
+            wanted.look |= buffer[..length].contains(&LOOK);
+        }
+        // It was the watch that has seen something.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(_) => return None,
     }
+    Some(wanted)
+}
+
+/// Whether something happened to the pause's file, among all that happens in the state directory.
+fn saw_pause(watch: &OwnedFd) -> bool {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    let mut saw = false;
+    while let Ok(event) = reader.next() {
+        // Of too many events none has a name.
+        saw |= event.file_name().is_none_or(|name| name.to_bytes() == PAUSE.as_bytes());
+    }
+    saw
 }
 
 /// The pause as it stands. What cannot be read leaves things as they are, and is said once.

@@ -59,7 +59,11 @@ const SIGNALS: &[(&str, &str)] = &[
         "Takes no new jobs; those that run may finish, for --drain-timeout. The same again cancels them, once \
          more leaves at once.",
     ),
-    ("HUP", "As TERM, if stdin is a terminal."),
+    (
+        "HUP",
+        "Reads worker.toml and the token again, without an effect on jobs that run; a file with a mistake is refused, \
+         and the settings stay. If stdin is a terminal, as TERM.",
+    ),
     ("QUIT", "Cancels the jobs that run: TERM to each, 10 s of grace, KILL."),
 ];
 

@@ -111,7 +111,7 @@ impl Display for Card<'_> {
         line("backend", format!("{}, {price:.2} an hour", snapshot.backend))?;
         if self.found.running {
             line("process", format!("{}, started {}", snapshot.pid, ago(&snapshot.started)))?;
-            let heard = snapshot.last_heartbeat.as_deref().map_or("never".to_owned(), ago);
+            let heard = snapshot.last_heartbeat.as_deref().map_or_else(|| "never".to_owned(), ago);
             line("heartbeat", format!("last answered {heard}"))?;
         }
         snapshot.jobs.iter().try_for_each(|job| line("job", self.job(job)))?;

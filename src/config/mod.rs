@@ -46,7 +46,7 @@ pub(crate) struct Jobs {
 }
 
 /// The most that one job may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// In bytes; most of the machine's if not given.
     pub(crate) memory: Option<u64>,

@@ -34,7 +34,7 @@ pub(crate) use file::{FileError, replace};
 pub(crate) use history::{log_file, open_jobs};
 pub(crate) use job_log::JobLog;
 pub(crate) use lock::is_held;
-pub(crate) use pause::{OwnersPause, read_pause, remove_pause, write_pause};
+pub(crate) use pause::{OwnersPause, PAUSE, read_pause, remove_pause, write_pause};
 pub(crate) use record::{Phase, ReadError, Record};
 pub(crate) use recover::Loss;
 pub(crate) use reuse::Reusable;

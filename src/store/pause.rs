@@ -14,7 +14,7 @@ use super::file::{FileError, TEMPORARY, sync_dir};
 use crate::text;
 
 /// The file's name in the state directory.
-const PAUSE: &str = "pause.json";
+pub(crate) const PAUSE: &str = "pause.json";
 
 const FORMAT: u32 = 1;
 

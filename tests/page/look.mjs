@@ -12,7 +12,7 @@ import { browse, start } from './browser.mjs';
 
 const [worker, library, axe, pictures] = process.argv.slice(2);
 const BOUND_MS = 60_000;
-// So long the curves are fed before the pictures are taken: PAGE_SECONDS=600 makes fuller ones.
+// So long the curves are fed before the pictures are taken: PAGE_SECONDS=60 makes fuller ones.
 const FEED_SECONDS = Number(process.env.PAGE_SECONDS ?? 8);
 
 const home = mkdtempSync(join(tmpdir(), 'page-'));
@@ -86,14 +86,14 @@ function printLog(key) {
 }
 
 async function startWorker() {
-  const mock = await start(worker, ['mock-backend', '--listen', '127.0.0.1:0', '--heartbeat-interval', '1s'], /listening on (http:\S+)/);
+  const mock = await start(worker, ['mock-backend', '--listen', '127.0.0.1:0'], /listening on (http:\S+)/);
   mkdirSync(state, { mode: 0o700 });
   writeLedger();
   writeSpeed();
   setGpus(64);
   const agent = await start(worker, [
     'run', '--backend', mock.match[1], '--state-dir', state, '--name', 'Attic workstation', '--price', '2.5', '--slots', '2',
-    '--progress-interval', '1s', '--min-free', '0', '--nvml-library', library, '--listen', '0',
+    '--heartbeat-interval', '1s', '--progress-interval', '1s', '--min-free', '0', '--nvml-library', library, '--listen', '0',
   ], /status page at (http:\/\/\S+)/, { SCRIPTED_NVML: join(home, 'script.json') });
   const submit = (job) => fetch(`${mock.match[1]}/api/jobs/submit`, {
     method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(job),

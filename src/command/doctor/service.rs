@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Check;
 use crate::config::user_units;
+use crate::store::STATUS;
 
 const UNIT: &str = "qubix-worker.service";
 
@@ -60,7 +61,7 @@ fn started(unit: &str) -> Option<PathBuf> {
 /// An agent goes on with the file that it was started from, whatever was installed since.
 fn version(state_dir: &Path, root: &Path, ours: &str) -> Check {
     let name = "version";
-    let status = fs::read(state_dir.join("status.json")).ok();
+    let status = fs::read(state_dir.join(STATUS)).ok();
     let running = status.and_then(|text| serde_json::from_slice::<Running>(&text).ok());
     let lives = |running: &Running| root.join(format!("proc/{}", running.pid)).exists();
     match running.filter(lives) {

@@ -82,7 +82,7 @@ fn ended(job: &Ended) -> String {
         minute(&job.at),
         esc(&job.id),
         esc(&job.kind),
-        job.seconds.map_or("–".into(), took),
+        job.seconds.map_or_else(|| "–".into(), took),
         told(job.amount, 4),
         told(job.kwh.map(|kwh| kwh * 1000.0), 2),
     )
