@@ -111,11 +111,13 @@ settle() {
         when='when you log in'
         prefix=${prefix:-$HOME/.local}
         config=${XDG_CONFIG_HOME:-$HOME/.config}/qubix-worker
+        toml=$config/worker.toml
         unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/qubix-worker.service
         unit_source=$here/systemd/user/qubix-worker.service
         token=$config/token
         state=${XDG_STATE_HOME:-$HOME/.local/state}/qubix-worker
         status=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/qubix-worker/status.json
+        doctor="$prefix/bin/worker doctor"
     else
         scope=(--system)
         ctl=systemctl
@@ -124,17 +126,21 @@ settle() {
         when='at every boot'
         prefix=${prefix:-/usr/local}
         config=/etc/qubix-worker
+        toml=$config/worker.toml
         unit=/etc/systemd/system/qubix-worker.service
         unit_source=$here/systemd/qubix-worker.service
         token=/etc/credstore/qubix-worker.token
         state=/var/lib/qubix-worker
         status=/run/qubix-worker/status.json
+        doctor="sudo $prefix/bin/worker doctor --config $toml --state-dir $state"
     fi
     case $prefix in
     /*) ;;
     *) fail "--prefix $prefix is no whole path" "write it from the root on: --prefix $PWD/$prefix" ;;
     esac
-    toml=$config/worker.toml
+    if [ "$user" = yes ] && [ -n "$token_file" ]; then
+        setting token-file "$token"
+    fi
     worker=$prefix/bin/worker
     manifest=$prefix/share/qubix-worker/installed
 }
@@ -248,20 +254,20 @@ try() {
     *) fail "$binary does not run: $said" 'it has to be built for this machine' ;;
     esac
     echo "$said"
+    local of=$toml fix="correct $toml"
     if [ ! -e "$toml" ]; then
-        write_toml >"$scratch/worker.toml"
-        said=$("$binary" specs --config "$scratch/worker.toml" --state-dir "$scratch/state" 2>&1 >/dev/null) ||
-            fail "it does not take these settings: ${said//$scratch\//}"
+        of=$scratch/worker.toml
+        fix='say them otherwise; see ./install.sh --help'
+        write_toml >"$of"
     fi
+    said=$("$binary" specs --config "$of" --state-dir "$scratch/state" 2>&1 >/dev/null) ||
+        fail "it does not take these settings: ${said//$scratch\//}" "$fix"
 }
 
 write_toml() {
     echo "# Each flag of 'worker --help' has a key of its name here. After a change:"
     echo "#   $ctl reload qubix-worker"
     printf '%s\n' "${settings[@]}"
-    if [ "$user" = yes ] && [ -n "$token_file" ]; then
-        printf 'token-file = "%s"\n' "$token"
-    fi
 }
 
 # Every file and folder that was made is noted, the folders first, so that they can be taken away.
@@ -323,9 +329,8 @@ install_settings() {
     mkdir -p "$config"
     if [ ! -e "$toml" ]; then
         install -m 644 "$scratch/worker.toml" "$toml"
-    elif [ ${#settings[@]} -gt 0 ]; then
-        echo "$toml is kept as it is. To have what you said, write into it yourself:"
-        printf '  %s\n' "${settings[@]}"
+    else
+        keep_settings
     fi
     [ -n "$token_file" ] || return 0
     [ -d "$(dirname "$token")" ] || install -d -m 700 "$(dirname "$token")"
@@ -335,10 +340,22 @@ install_settings() {
     fi
 }
 
+# What is not in there already is left to its owner.
+keep_settings() {
+    local line missing=()
+    for line in "${settings[@]}"; do
+        grep -qxF -- "$line" "$toml" || missing+=("$line")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "$toml is kept as it is. To have what you said, write into it yourself:"
+    printf '  %s\n' "${missing[@]}"
+    echo "then: $ctl reload qubix-worker"
+}
+
 start() {
     ctl daemon-reload
     if [ "$user" = yes ]; then
-        loginctl enable-linger 2>/dev/null ||
+        [ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger 2>/dev/null ||
             echo 'It ends when you log out; to have it always: sudo loginctl enable-linger' "$(id -un)"
     fi
     ctl --quiet enable qubix-worker
@@ -381,7 +398,7 @@ await_registration() {
             last_words
             fail 'the worker runs, but the backend has not registered it yet; it goes on trying' \
                 "is the backend right? it stands in $toml; after a change: $ctl reload qubix-worker" \
-                "for more: $worker doctor"
+                "for more: $doctor"
         fi
         sleep 0.2
     done
@@ -398,7 +415,7 @@ await_registration() {
 uninstall() {
     [ -e "$manifest" ] || [ "$purge" = yes ] || fail "nothing is installed below $prefix" \
         'say the --prefix, or --user, that it was installed with'
-    echo "Stops the service, running jobs may finish, and removes what was installed below $prefix, and $unit."
+    echo "Stops the service (running jobs may finish) and removes what was installed below $prefix, and $unit."
     if [ "$purge" = yes ]; then
         echo "Removes its settings and its state too: $config, $token, $state."
     else
@@ -406,6 +423,8 @@ uninstall() {
     fi
     [ "$dry_run" = no ] || return 0
     ctl --quiet disable --now qubix-worker 2>/dev/null || true
+    # First, as folders go only when they are empty.
+    [ "$purge" = no ] || remove_state
     if [ -e "$manifest" ]; then
         tac "$manifest" >"$scratch/installed"
     else
@@ -419,13 +438,16 @@ uninstall() {
         fi
     done <"$scratch/installed"
     ctl daemon-reload
-    [ "$purge" = no ] || remove_state
     echo 'Removed.'
+    if [ "$user" = yes ] && [ -e "/var/lib/systemd/linger/$(id -un)" ]; then
+        echo 'Your services still run while you are logged out; if nothing else needs that: loginctl disable-linger'
+    fi
 }
 
 remove_state() {
     rm -rf "$config" "$state" "$unit.d"
     rm -f "$token"
+    rmdir --ignore-fail-on-non-empty "$(dirname "$state")" 2>/dev/null || true
     if [ "$user" = no ]; then
         rmdir --ignore-fail-on-non-empty "$(dirname "$token")" 2>/dev/null || true
         userdel qubix-worker 2>/dev/null || true

@@ -1,16 +1,27 @@
-//! The log on stderr: a journald priority under systemd, else time and level.
+//! The log on stderr: a journald priority under systemd, else time and level; above the bars where
+//! there are any.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write};
 
-use env_logger::{Builder, Env};
+use env_logger::{Builder, Env, Target};
+use indicatif::MultiProgress;
 use log::{Level, LevelFilter};
 
 use crate::config::{Format, Log};
 use crate::{clock, text};
 
 /// Starts the log. `RUST_LOG` wins over the level asked for.
-pub(crate) fn start(Log { level, format, under_journal }: Log) {
+pub(crate) fn start(log: Log) {
+    builder(log).init();
+}
+
+/// The same, with bars below it that it leaves whole.
+pub(crate) fn start_above(bars: MultiProgress, log: Log) {
+    builder(log).target(Target::Pipe(Box::new(Above(bars)))).init();
+}
+
+fn builder(Log { level, format, under_journal }: Log) -> Builder {
     let mut builder = Builder::new();
     // Libraries speak only when something is wrong; a trace of theirs could show a token.
     builder.filter_level(LevelFilter::Warn).filter_module("qubix_worker", level);
@@ -35,7 +46,20 @@ pub(crate) fn start(Log { level, format, under_journal }: Log) {
             }
         }
     });
-    builder.init();
+    builder
+}
+
+/// Stderr, from which the bars are taken away while a line is written.
+struct Above(MultiProgress);
+
+impl Write for Above {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 fn priority(level: Level) -> u8 {

@@ -40,6 +40,8 @@ pub(super) struct Assignment<'a> {
     pub(super) shared: &'a Shared,
     pub(super) key: Key,
     pub(super) attempt: Attempt,
+    /// Of an hour, whatever it becomes meanwhile.
+    pub(super) price: f64,
     pub(super) offer: Offer,
     pub(super) orders: PipeReader,
     pub(super) events: Sender<Event>,
@@ -68,6 +70,12 @@ pub(super) fn run(assignment: Assignment<'_>) {
             assignment.files.send(file).ok();
         }
     }
+}
+
+/// What an hour of it costs: as now, but for a job that an earlier run of the agent took.
+pub(super) fn price(shared: &Shared, key: &Key, attempt: &Attempt) -> f64 {
+    let taken = shared.store.read(key).ok().filter(|record| record.attempt == *attempt);
+    taken.and_then(|record| record.price).unwrap_or_else(|| shared.config().identity.price)
 }
 
 impl Assignment<'_> {
@@ -255,6 +263,7 @@ impl Assignment<'_> {
             origin: self.shared.config().connection.backend.origin.clone(),
             worker: Some(self.shared.worker_id.clone()),
             kind: self.offer.kind.clone(),
+            price: Some(self.price),
             offer,
             progressed: false,
             phase,

@@ -36,6 +36,7 @@ pub(super) struct Poster<'a> {
     shared: &'a Shared,
     herald: Herald<'a>,
     seen: Option<View>,
+    posted: Duration,
 }
 
 impl Board {
@@ -103,24 +104,27 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// The next one after `seen`; none when there will be none.
-    fn wait_newer(&self, seen: u64) -> Option<(u64, Arc<Snapshot>)> {
+    /// The next one after `seen`, or the same one again if none has come by then; none when there will
+    /// be none.
+    pub(super) fn wait_newer(&self, seen: u64, within: Duration) -> Option<(u64, Arc<Snapshot>)> {
         let same = |newest: &mut Newest| newest.posted == seen && !newest.over;
-        let newest = self.changed.wait_while(self.newest(), same);
-        let newest = newest.unwrap_or_else(PoisonError::into_inner);
-        (newest.posted != seen).then(|| (newest.posted, Arc::clone(&newest.snapshot)))
+        let waited = self.changed.wait_timeout_while(self.newest(), within, same);
+        let (newest, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_last = newest.posted == seen && newest.over;
+        (!is_last).then(|| (newest.posted, Arc::clone(&newest.snapshot)))
     }
 
     /// Keeps the copies on disk up to date, to the end.
     pub(super) fn keep_copies(&self, state_dir: &Path, public_dir: Option<&Path>) {
         let (mut seen, mut trouble) = (0, false);
-        while let Some((posted, snapshot)) = self.wait_newer(seen) {
+        while let Some((posted, snapshot)) = self.wait_newer(seen, Duration::MAX) {
             seen = posted;
-            let kept = store::write_status(&state_dir.join(STATUS), &snapshot, 0o600);
-            let kept = kept.and_then(|()| match public_dir {
-                Some(dir) => store::write_status(&dir.join(STATUS), &public(&snapshot), 0o644),
-                None => Ok(()),
+            let own = store::write_status(&state_dir.join(STATUS), &snapshot, 0o600);
+            // They are on different disks: one of which may be full.
+            let shown = public_dir.map_or(Ok(()), |dir| {
+                store::write_status(&dir.join(STATUS), &public(&snapshot), 0o644)
             });
+            let kept = own.and(shown);
             if let Err(error) = &kept
                 && !trouble
             {
@@ -134,7 +138,8 @@ impl Board {
 impl<'a> Poster<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let watchdog = shared.config().service.watchdog;
-        Self { shared, herald: Herald::new(&shared.notify, watchdog), seen: None }
+        let herald = Herald::new(&shared.notify, watchdog);
+        Self { shared, herald, seen: None, posted: Duration::ZERO }
     }
 
     pub(super) fn turn_within(&self, most: Duration) -> Duration {
@@ -144,8 +149,12 @@ impl<'a> Poster<'a> {
     /// The loop has turned.
     pub(super) fn show(&mut self, view: View) {
         let board = &self.shared.board;
-        board.turned.store(millis(clock::since_boot()), Ordering::Relaxed);
-        if self.seen.as_ref() != Some(&view) {
+        let now = clock::since_boot();
+        board.turned.store(millis(now), Ordering::Relaxed);
+        // Also when nothing happens, as between tries in an outage: what is old looks as if nobody ran.
+        let is_old = now.saturating_sub(self.posted) >= view.interval;
+        if is_old || self.seen.as_ref() != Some(&view) {
+            self.posted = now;
             let config = self.shared.config();
             board.post(|snapshot| apply(snapshot, &view, &config, &Now::read()));
             self.seen = Some(view);
@@ -194,7 +203,9 @@ impl Now {
         let ago = self.boot.saturating_sub(time);
         let ahead = time.saturating_sub(self.boot);
         let at = self.wall.checked_sub(ago).and_then(|at| at.checked_add(ahead));
-        humantime::format_rfc3339_seconds(at.unwrap_or(self.wall)).to_string()
+        // A clock that was just set back to its beginning has nothing before that.
+        let at = at.filter(|at| *at >= SystemTime::UNIX_EPOCH).unwrap_or(self.wall);
+        humantime::format_rfc3339_seconds(at).to_string()
     }
 }
 

@@ -118,6 +118,7 @@ impl Hands<'_, '_> {
         let (shared, files) = (self.shared, self.files.clone());
         spawn(self.scope, "job", &self.events, move |events| {
             assignment::run(assignment::Assignment {
+                price: assignment::price(shared, &key, &attempt),
                 shared,
                 key,
                 attempt,
@@ -168,7 +169,7 @@ impl Hands<'_, '_> {
         match self.shared.store.read(&key) {
             Ok(last) => {
                 let record = self.record(last.attempt, last.kind, assignment::cancelled());
-                self.record_outcome(key, &record);
+                self.record_outcome(key, &Record { price: last.price, ..record });
             }
             Err(error) => self.cannot_read(key, &error),
         }
@@ -181,10 +182,12 @@ impl Hands<'_, '_> {
     }
 
     fn record(&self, attempt: Attempt, kind: String, outcome: Outcome) -> Record {
-        let origin = self.shared.config().connection.backend.origin.clone();
+        let config = self.shared.config();
+        let (origin, price) =
+            (config.connection.backend.origin.clone(), Some(config.identity.price));
         let phase = Phase::Finished { outcome, waited: Duration::ZERO };
         let worker = Some(self.shared.worker_id.clone());
-        Record { attempt, origin, worker, kind, offer: None, progressed: false, phase }
+        Record { attempt, origin, worker, kind, price, offer: None, progressed: false, phase }
     }
 
     fn record_outcome(&self, key: Key, record: &Record) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::notify::Notify;
 use crate::snapshot::{Snapshot, State};
 
-/// While it stops, the manager is asked at each turn for so much more time: how long a drain may take
-/// is `--drain-timeout`'s to say.
+/// While it starts or stops, the manager is asked at each turn for so much more time: how long the first
+/// answer may take is `--request-timeout`'s to say, and how long a drain, `--drain-timeout`'s.
 const MORE_TIME: &str = "EXTEND_TIMEOUT_USEC=60000000";
 
 pub(super) struct Herald<'a> {
@@ -57,7 +57,7 @@ impl<'a> Herald<'a> {
         if self.watchdog.is_some() {
             lines.push("WATCHDOG=1".to_owned());
         }
-        if self.stopping {
+        if !self.ready || self.stopping {
             lines.push(MORE_TIME.to_owned());
         }
         lines

@@ -9,7 +9,7 @@
 //! speed ───┘                          └─► owner    looks for a pause, reads settings again
 //! ```
 //! At each turn of the loop its view goes to the `board`, from which `status` keeps the file, and to the
-//! `herald`, who tells the service manager.
+//! `herald`, who tells the service manager. On a terminal `bars` draws the running jobs.
 //!
 //! What jobs made goes from their threads to `ipfs`, which offers it to a node where there is one.
 //!
@@ -17,6 +17,7 @@
 //! down if it panics.
 
 mod assignment;
+mod bars;
 mod board;
 mod core;
 mod courier;
@@ -44,6 +45,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::Duration;
+
+use indicatif::MultiProgress;
 
 use self::core::Core;
 use crate::backend::{Backend, Facts};
@@ -119,8 +122,13 @@ impl Shared {
     }
 }
 
-/// Works for the backend until there is a reason to stop. `reread` settles the configuration anew.
-pub(crate) fn run(config: Config, reread: &Reread<'_>) -> Result<Exit, Error> {
+/// Works for the backend until there is a reason to stop. `reread` settles the configuration anew; the
+/// running jobs are shown as `bars` if there are any.
+pub(crate) fn run(
+    config: Config,
+    reread: &Reread<'_>,
+    bars: Option<&MultiProgress>,
+) -> Result<Exit, Error> {
     let store = Store::open(&config.identity.state_dir)?;
     // Before anything is measured: it may put this process into a group with other limits.
     let groups = Groups::find(Path::new("/"), &config.identity.state_dir);
@@ -174,13 +182,14 @@ pub(crate) fn run(config: Config, reread: &Reread<'_>) -> Result<Exit, Error> {
     let now = clock::since_boot();
     let rules = config.rules.clone();
     let core = Core::new(rules, &shared.worker_id, fastrand::u64(..), left, now);
-    thread::scope(|scope| work(scope, &shared, reread, core, losses))
+    thread::scope(|scope| work(scope, &shared, reread, bars, core, losses))
 }
 
 fn work<'scope>(
     scope: &'scope Scope<'scope, '_>,
     shared: &'scope Shared,
     reread: &'scope Reread<'_>,
+    bars: Option<&'scope MultiProgress>,
     mut core: Core,
     losses: Vec<Loss>,
 ) -> Result<Exit, Error> {
@@ -210,6 +219,9 @@ fn work<'scope>(
         let public_dir = config.service.runtime_dir.as_deref();
         shared.board.keep_copies(&config.identity.state_dir, public_dir);
     })?;
+    if let Some(bars) = bars {
+        spawn(scope, "bars", &events, move |_| bars::draw(&shared.board, bars))?;
+    }
     let close_page = shared.page.as_ref().map(page::Closer);
     if let Some(server) = &shared.page {
         spawn(scope, "page", &events, move |_| page::serve(server, shared))?;

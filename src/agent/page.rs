@@ -1,6 +1,6 @@
 //! What the status page shows: the board, the ledger and the logs of running jobs, brought together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,8 @@ use crate::config::Problems;
 use crate::serve::Server;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Books, Day, Ended, Sources, Tally};
-use crate::store::{self, By, Entry};
+use crate::store::{self, Entry};
+use crate::work::Kind;
 
 /// So many ended jobs are listed, and so many days are drawn.
 const RECENT: usize = 20;
@@ -97,9 +98,10 @@ fn books_of(state_dir: &Path, started: &str, kept: &Kept) -> Arc<Books> {
     {
         return Arc::clone(books);
     }
-    match store::read_ledger(state_dir) {
-        Ok(entries) => {
-            let books = Arc::new(books(&entries, started, now));
+    let mut made = BooksMade::new(started, now);
+    match store::each_entry(state_dir, |entry| made.add(&entry)) {
+        Ok(()) => {
+            let books = Arc::new(made.books());
             *kept = Some((stamp, Arc::clone(&books)));
             books
         }
@@ -110,11 +112,49 @@ fn books_of(state_dir: &Path, started: &str, kept: &Kept) -> Arc<Books> {
     }
 }
 
-fn books(entries: &[Entry], started: &str, now: SystemTime) -> Books {
-    Books {
-        recent: entries.iter().rev().take(RECENT).map(ended).collect(),
-        days: days(entries, now),
-        tallies: tallies(entries.iter().filter(|entry| entry.ended.as_str() >= started)),
+/// The books as far as they are made, line by line: a ledger is longer than what is shown of it.
+struct BooksMade<'a> {
+    /// Counters begin here.
+    started: &'a str,
+    /// Newest first.
+    recent: VecDeque<Ended>,
+    days: BTreeMap<String, Day>,
+    tallies: BTreeMap<(String, String), Tally>,
+}
+
+impl<'a> BooksMade<'a> {
+    /// The last days are there from the beginning, those without a job among them.
+    fn new(started: &'a str, now: SystemTime) -> Self {
+        let dates = (0..DAYS).filter_map(|ago| Some(date(now.checked_sub(DAY * ago)?)));
+        let days = dates.map(|date| (date.clone(), Day { date, ..Day::default() })).collect();
+        Self { started, recent: VecDeque::new(), days, tallies: BTreeMap::new() }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        self.recent.push_front(ended(entry));
+        self.recent.truncate(RECENT);
+        if let Some(day) = self.days.get_mut(entry.ended.get(..10).unwrap_or_default()) {
+            day.jobs += 1;
+            day.amount += entry.amount.unwrap_or_default();
+            day.kwh += entry.kwh.unwrap_or_default();
+        }
+        if entry.ended.as_str() >= self.started {
+            // A backend may make up any number of names for kinds, and each would be a series of its own.
+            let kind = Kind::by_name(&entry.kind).map_or("unknown", Kind::name).to_owned();
+            let status = entry.status.clone();
+            let tally = self.tallies.entry((kind.clone(), status.clone()));
+            let tally = tally.or_insert_with(|| Tally { kind, status, ..Tally::default() });
+            tally.count += 1;
+            tally.seconds.extend(entry.seconds);
+        }
+    }
+
+    fn books(self) -> Books {
+        Books {
+            recent: self.recent.into(),
+            days: self.days.into_values().collect(),
+            tallies: self.tallies.into_values().collect(),
+        }
     }
 }
 
@@ -129,36 +169,6 @@ fn ended(entry: &Entry) -> Ended {
         amount: entry.amount,
         kwh: entry.kwh,
     }
-}
-
-/// The last days, those without a job among them.
-fn days(entries: &[Entry], now: SystemTime) -> Vec<Day> {
-    let (sums, _) = store::earnings(entries, By::Day);
-    let mut jobs = BTreeMap::<&str, u64>::new();
-    for entry in entries {
-        *jobs.entry(entry.ended.get(..10).unwrap_or_default()).or_default() += 1;
-    }
-    let day = |ago| {
-        let date = date(now.checked_sub(DAY * ago)?);
-        let sum = sums.get(&date).cloned().unwrap_or_default();
-        let jobs = jobs.get(date.as_str()).copied().unwrap_or_default();
-        Some(Day { date, jobs, amount: sum.amount, kwh: sum.kwh })
-    };
-    (0..DAYS).rev().filter_map(day).collect()
-}
-
-fn tallies<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Tally> {
-    let mut tallies = BTreeMap::<(&str, &str), Tally>::new();
-    for entry in entries {
-        let tally = tallies.entry((&entry.kind, &entry.status)).or_insert_with(|| Tally {
-            kind: entry.kind.clone(),
-            status: entry.status.clone(),
-            ..Tally::default()
-        });
-        tally.count += 1;
-        tally.seconds.extend(entry.seconds);
-    }
-    tallies.into_values().collect()
 }
 
 fn date(time: SystemTime) -> String {
@@ -180,7 +190,10 @@ mod tests {
     }
 
     fn of(entries: &[Entry]) -> Books {
-        books(entries, "2026-01-15T00:00:00.000Z", humantime::parse_rfc3339(NOW).unwrap())
+        let now = humantime::parse_rfc3339(NOW).unwrap();
+        let mut made = BooksMade::new("2026-01-15T00:00:00.000Z", now);
+        entries.iter().for_each(|entry| made.add(entry));
+        made.books()
     }
 
     #[test]
@@ -210,6 +223,38 @@ mod tests {
         let listed: Vec<_> = books.recent.iter().map(|ended| ended.at.as_str()).collect();
         assert_eq!(listed[0], "2026-01-15T10:00:00.000Z");
         assert_eq!(listed.len(), 3);
+    }
+
+    #[test]
+    fn of_a_long_ledger_only_the_last_jobs_are_kept() {
+        let entries = [0, 1].map(|day| {
+            vec![entry("compute", "failed", &format!("2026-01-1{day}T09:00:00.000Z")); RECENT]
+        });
+        let books = of(&entries.concat());
+        assert_eq!(books.recent.len(), RECENT);
+        assert!(books.recent.iter().all(|ended| ended.at.starts_with("2026-01-11")));
+    }
+
+    #[test]
+    fn the_ledger_is_read_again_only_when_it_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, ledger) = (Mutex::new(None), dir.path().join("ledger.jsonl"));
+        let books = || books_of(dir.path(), "", &kept);
+        let line = serde_json::to_string(&entry("compute", "failed", "2026-01-15T09:00:00.000Z"));
+        store::replace(&ledger, line.unwrap().as_bytes()).unwrap();
+        let first = books();
+        assert_eq!(first.recent.len(), 1);
+        assert!(Arc::ptr_eq(&first, &books()), "it has not");
+        store::replace(&ledger, b"").unwrap();
+        assert_eq!(books().recent.len(), 0);
+    }
+
+    #[test]
+    fn counters_go_by_the_kinds_that_there_are_whatever_a_backend_calls_them() {
+        let kinds = ["generic", "Compute", "dance-1", "dance-2"];
+        let entries = kinds.map(|kind| entry(kind, "declined", NOW));
+        let counted = of(&entries).tallies.into_iter().map(|tally| (tally.kind, tally.count));
+        assert_eq!(counted.collect::<Vec<_>>(), [("compute".into(), 2), ("unknown".into(), 2)]);
     }
 
     #[test]

@@ -29,8 +29,8 @@ Logs are kept for 7 days, the newest 1000 of them, each with its first and its l
 
 Examples:
   worker logs job-1 | less
-  tail -f \"$(worker logs --path job-1)\"
-      Watch a job that runs.";
+  worker logs --follow job-1
+      Watch a job that runs; of what it prints beyond 4 MiB the rest is shown at its end.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Give it the settings that the worker has. It looks at the backend, the token, the clock, the state
@@ -111,6 +111,7 @@ fn logs() -> Command {
                 .required(true)
                 .help("The job, as `worker jobs` names it"),
         )
+        .arg(flag("follow", "Show what it prints from now on too, until it has ended").short('f'))
         .arg(flag("path", "Print where the log is instead"))
         .args(log_and(&["config", "state-dir"]))
 }

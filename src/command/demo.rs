@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let exit = thread::scope(|scope| -> anyhow::Result<Exit> {
         let agent = thread::Builder::new()
             .name("agent".into())
-            .spawn_scoped(scope, || agent::run(config.clone(), &reread))
+            .spawn_scoped(scope, || agent::run(config.clone(), &reread, None))
             .context("cannot start the agent")?;
         show_until(&backend, || agent.is_finished())?;
         match agent.join() {

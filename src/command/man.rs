@@ -27,7 +27,12 @@ const FILES: &[(&str, &str)] = &[
     ("worker.toml", "The settings, where --config says; nothing is read unless it says so."),
     ("STATE/lock", "Held for life: one agent a state directory."),
     ("STATE/worker-id", "The name under which the backend knows this worker."),
-    ("STATE/status.json", "What the agent does, for worker status."),
+    (
+        "STATE/status.json",
+        "What the agent does, for worker status. A service keeps a copy without the words of jobs at \
+         /run/qubix-worker/status.json, which everybody can read.",
+    ),
+    ("STATE/pause.json", "The pause that worker pause asked for; worker resume removes it."),
     (
         "STATE/ledger.jsonl",
         "A line for each attempt at a job that came to its end; worker earnings adds them up. At 16 MiB it \
@@ -51,6 +56,7 @@ const EXITS: &[(Exit, &str)] = &[
     (Exit::Refused, "The backend refused the credentials, at the first registration."),
     (Exit::State, "The state directory cannot be used, or another agent uses it."),
     (Exit::JobFailed, "--once or --max-jobs ended with a failed job."),
+    (Exit::NotRunning, "worker status: no agent runs."),
 ];
 
 const SIGNALS: &[(&str, &str)] = &[
@@ -70,7 +76,7 @@ const SIGNALS: &[(&str, &str)] = &[
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("WORKER_…", "The settings."),
     ("RUST_LOG", "What is logged, module by module; wins over --verbose and --quiet."),
-    ("NO_COLOR", "No colours and no progress bars."),
+    ("NO_COLOR", "No colours in help and in mistakes that are told; nothing else has any."),
     (
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
         "The proxy to the backend; never used for one on the loopback.",
@@ -241,6 +247,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store;
 
     #[test]
     fn the_page_has_every_command_setting_and_exit_code_and_nothing_that_is_hidden() {
@@ -257,6 +264,17 @@ mod tests {
         }
         for hidden in [cli::ENGINE, cli::LIMIT, cli::SPEED] {
             assert!(!page.contains(&format!("worker {}", escape(hidden))), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn the_page_names_the_files_that_people_meet_and_what_each_signal_does() {
+        let page = page();
+        for file in [store::STATUS, store::PAUSE, "ledger.jsonl", "worker-id", "speed.json"] {
+            assert!(page.contains(&escape(&format!("STATE/{file}"))), "{file}");
+        }
+        for (signals, _) in SIGNALS {
+            assert!(page.contains(&format!("\n\\fB{signals}\\fR\n")), "{signals}");
         }
     }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::config::Problems;
+use crate::config::{Place, Problems};
+use crate::store::FileError;
 
 pub(crate) mod bench;
 pub(crate) mod cid;
@@ -46,6 +47,16 @@ fn look_into(dir: &Path) -> Result<(), Problems> {
         }
         _ => format!("the state directory {shown} cannot be read: {error}"),
     }))
+}
+
+/// Where permission is missing, the same command with it.
+fn with_sudo(error: FileError, command: &str, place: &Place) -> anyhow::Error {
+    if error.is_for_want_of_permission() {
+        let dir = place.state_dir.display();
+        let fix = format!("try sudo worker {command} --state-dir {dir}");
+        return anyhow::Error::new(error).context(fix);
+    }
+    error.into()
 }
 
 /// Whether nobody reads any more what we print, as after `| head`.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::ArgMatches;
 
+use super::{SERVICE_STATE, with_sudo};
 use crate::config::{Place, place_from_args};
 use crate::exit::Exit;
-use crate::store::{self, FileError, OwnersPause, STATUS};
+use crate::store::{self, OwnersPause, STATUS};
 use crate::{clock, logging};
 
 pub(crate) fn pause(args: &ArgMatches) -> anyhow::Result<Exit> {
@@ -24,12 +25,13 @@ pub(crate) fn pause(args: &ArgMatches) -> anyhow::Result<Exit> {
     let until = length.and_then(|length| now.checked_add(*length));
     let reason = args.get_one::<String>("reason");
     let pause = OwnersPause::new(now, until, reason.map(String::as_str));
-    if !place.state_dir.is_dir() {
-        super::complain(&nowhere(&place, "pause"));
+    if let Some(why) = elsewhere(&place, "pause")? {
+        super::complain(&why);
         return Ok(Exit::State);
     }
-    store::write_pause(&place.state_dir, &pause).map_err(|error| explain(error, "pause"))?;
-    let sooner = if until.is_some() { " sooner" } else { "" };
+    store::write_pause(&place.state_dir, &pause)
+        .map_err(|error| with_sudo(error, "pause", &place))?;
+    let sooner = if pause.left(now).is_some() { " sooner" } else { "" };
     let mut out = io::stdout();
     writeln!(out, "{}; `worker resume` ends it{sooner}", pause.words())?;
     if store::is_held(&place.state_dir)? {
@@ -43,11 +45,12 @@ pub(crate) fn pause(args: &ArgMatches) -> anyhow::Result<Exit> {
 pub(crate) fn resume(args: &ArgMatches) -> anyhow::Result<Exit> {
     let place = place_from_args(args)?;
     logging::start(place.log);
-    if !place.state_dir.is_dir() {
-        super::complain(&nowhere(&place, "resume"));
+    if let Some(why) = elsewhere(&place, "resume")? {
+        super::complain(&why);
         return Ok(Exit::State);
     }
-    let ended = store::remove_pause(&place.state_dir).map_err(|error| explain(error, "resume"))?;
+    let ended = store::remove_pause(&place.state_dir)
+        .map_err(|error| with_sudo(error, "resume", &place))?;
     let runs = store::is_held(&place.state_dir)?;
     let told = match (ended, runs) {
         (true, true) => "resumed: the agent that runs here takes jobs again",
@@ -58,21 +61,19 @@ pub(crate) fn resume(args: &ArgMatches) -> anyhow::Result<Exit> {
     Ok(Exit::Stopped)
 }
 
-fn explain(error: FileError, command: &str) -> anyhow::Error {
-    if error.is_for_want_of_permission() {
-        let fix = format!("try sudo worker {command} --state-dir /var/lib/qubix-worker");
-        return anyhow::Error::new(error).context(fix);
+/// Why this state directory is not the one that is meant, if it is not.
+fn elsewhere(place: &Place, command: &str) -> anyhow::Result<Option<anyhow::Error>> {
+    let is_there = place.state_dir.is_dir();
+    if is_there && (place.is_given || store::is_held(&place.state_dir)?) {
+        return Ok(None);
     }
-    error.into()
-}
-
-/// Nobody works with this state directory.
-fn nowhere(place: &Place, command: &str) -> anyhow::Error {
-    let dir = place.state_dir.display();
+    // One's own may be left from a try before the service came.
     if !place.is_given && place.public_dir.join(STATUS).exists() {
-        return anyhow!(
-            "the agent of this machine is a service: sudo worker {command} --state-dir /var/lib/qubix-worker"
-        );
+        return Ok(Some(anyhow!(
+            "the agent of this machine is a service: sudo worker {command} --state-dir {SERVICE_STATE}"
+        )));
     }
-    anyhow!("no agent has ever run with the state directory {dir}: give its --state-dir")
+    let dir = place.state_dir.display();
+    let never = "no agent has ever run with the state directory";
+    Ok((!is_there).then(|| anyhow!("{never} {dir}: give its --state-dir")))
 }

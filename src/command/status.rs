@@ -11,10 +11,12 @@ use crate::config::{Place, place_from_args};
 use crate::exit::Exit;
 use crate::snapshot::{GpuUse, Machine, RunningJob, Snapshot, State, Usage};
 use crate::store::{self, FileError, STATUS};
-use crate::{clock, logging};
+use crate::{clock, logging, text};
 
-/// After so many intervals without a word, a service that shows its state to everybody is not there.
+/// After so many intervals without a word, and as many seconds at least, a service that shows its state to
+/// everybody is not there.
 const SILENT_INTERVALS: f64 = 4.0;
+const SILENT_SECONDS: f64 = 30.0;
 
 /// What is known of the agent.
 #[derive(Serialize)]
@@ -28,7 +30,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let place = place_from_args(args)?;
     logging::start(place.log);
     let now = clock::wall();
-    let found = find(&place, now).map_err(explain)?;
+    let found = find(&place, now).map_err(|error| super::with_sudo(error, "status", &place))?;
     let mut out = io::stdout();
     if args.get_flag("json") {
         writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
@@ -36,15 +38,6 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
         write!(out, "{}", Card { found: &found, place: &place, now })?;
     }
     Ok(if found.running { Exit::Stopped } else { Exit::NotRunning })
-}
-
-fn explain(error: FileError) -> anyhow::Error {
-    let denied = error.is_for_want_of_permission();
-    let error = anyhow::Error::new(error);
-    if denied {
-        return error.context("try sudo worker status --state-dir /var/lib/qubix-worker");
-    }
-    error
 }
 
 /// One's own agent; where none runs, the one that shows itself to everybody.
@@ -75,7 +68,8 @@ fn settle(snapshot: Snapshot, running: bool) -> Snapshot {
 
 fn is_fresh(snapshot: &Snapshot, now: SystemTime) -> bool {
     let silent = since(&snapshot.at, now).unwrap_or(Duration::MAX);
-    silent.as_secs_f64() <= SILENT_INTERVALS * snapshot.heartbeat_interval_seconds
+    let patience = SILENT_INTERVALS * snapshot.heartbeat_interval_seconds;
+    silent.as_secs_f64() <= patience.max(SILENT_SECONDS)
 }
 
 fn since(time: &str, now: SystemTime) -> Option<Duration> {
@@ -97,7 +91,8 @@ impl Display for Card<'_> {
             let told = if self.found.running { "an agent starts" } else { "no agent has run" };
             return writeln!(f, "{told} with the state directory {dir}");
         };
-        let mut line = |what: &str, told: String| writeln!(f, "{what:10} {told}");
+        // A file's words, which a terminal is not to obey.
+        let mut line = |what: &str, told: String| writeln!(f, "{what:10} {}", text::clean(&told));
         let ago = |time: &str| self.ago(time);
         if self.found.running {
             line("state", snapshot.line())?;

@@ -47,9 +47,16 @@ pub(crate) struct Entry {
     pub(crate) ended: String,
 }
 
-/// Reads both ledgers of a state directory, the oldest line first. None is as good as an empty one.
+/// Reads both ledgers of a state directory, as [`each_entry`] does.
 pub(crate) fn read_ledger(state_dir: &Path) -> Result<Vec<Entry>, FileError> {
     let mut entries = vec![];
+    each_entry(state_dir, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Looks at the lines of both ledgers of a state directory, the oldest first. None is as good as an empty
+/// one.
+pub(crate) fn each_entry(state_dir: &Path, mut see: impl FnMut(Entry)) -> Result<(), FileError> {
     Ledger { dir: state_dir }.each(|entry: Entry| {
         // It is there to be added up and to be looked at.
         let day = entry
@@ -60,7 +67,7 @@ pub(crate) fn read_ledger(state_dir: &Path) -> Result<Vec<Entry>, FileError> {
             let amount = amount(&entry.status, entry.seconds, entry.price);
             // A backend's words among them.
             let shown = |text: &str| text::one_line(text, 300);
-            entries.push(Entry {
+            see(Entry {
                 id: shown(&entry.id),
                 kind: shown(&entry.kind),
                 status: shown(&entry.status),
@@ -71,8 +78,7 @@ pub(crate) fn read_ledger(state_dir: &Path) -> Result<Vec<Entry>, FileError> {
                 ..entry
             });
         }
-    })?;
-    Ok(entries)
+    })
 }
 
 /// Changes when the ledger does.

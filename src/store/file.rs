@@ -1,13 +1,19 @@
 //! Files that are replaced as a whole or not at all: temporary, write, sync, rename, sync the folder.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::crash;
 
 /// What the name of a file begins with that is not in its place yet.
 pub(super) const TEMPORARY: &str = ".tmp";
+
+/// More than any file that is read as a whole to be looked at.
+const SMALL: u64 = 1 << 20;
 
 /// A file operation that failed: verb, path, cause.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,25 @@ impl FileError {
     pub(super) fn is_for_want_of_room(&self) -> bool {
         matches!(self.cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
+}
+
+/// Opens a file to look at it. Who looks may be root, and the directory a service's, where something
+/// hostile may have left a link or a pipe: neither is followed or waited for.
+#[expect(clippy::cast_possible_wrap, reason = "the kernel's own flags")]
+pub(crate) fn open_to_look(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    Ok(file)
+}
+
+/// What a file holds that is small, unless somebody else has written it.
+pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = vec![];
+    open_to_look(path)?.take(SMALL).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Replaces `path` by `content`. After an error the old file stands, or the new one, but

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::FileError;
-use super::record::{self, Record};
+use super::record::{self, Phase, Record};
+use super::{FileError, is_held};
 use crate::work::Key;
 
 /// The records of the jobs that are not over: taken, running, or with an outcome that waits.
@@ -33,4 +33,12 @@ pub(crate) fn open_jobs(state_dir: &Path) -> Result<Vec<(Key, Record)>, FileErro
 /// Where a job's log is, if it is still kept.
 pub(crate) fn log_file(state_dir: &Path, key: &Key) -> PathBuf {
     state_dir.join("logs").join(format!("{}.log", key.as_str()))
+}
+
+/// Whether more may still come to a job's log: an agent is at work on it.
+pub(crate) fn is_log_open(state_dir: &Path, key: &Key) -> bool {
+    let record = record::read(&state_dir.join("jobs").join(key.as_str()).join("record.json"));
+    log_file(state_dir, key).with_extension("tail").exists()
+        && record.is_ok_and(|record| matches!(record.phase, Phase::Taken | Phase::Running(_)))
+        && is_held(state_dir).unwrap_or(false)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::file::FileError;
+use super::file::{FileError, open_to_look};
 use super::{make_dir, quarantine};
 use crate::text;
 
@@ -145,7 +145,7 @@ pub(super) fn last_lines(dir: &Path, name: &str, bytes: u64) -> Vec<String> {
 }
 
 fn read_end(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = open_to_look(path)?;
     let from = file.metadata()?.len().saturating_sub(bytes);
     file.seek(SeekFrom::Start(from))?;
     let mut end = vec![];

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -94,9 +94,7 @@ impl Ledger<'_> {
         mut see: impl FnMut(T),
     ) -> Result<(), FileError> {
         for path in [self.older(), self.path()] {
-            let text = read(&path)?;
-            let lines = text.split(|byte| *byte == b'\n');
-            lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(&mut see);
+            each_line(&path, |line| serde_json::from_slice(line).into_iter().for_each(&mut see))?;
         }
         Ok(())
     }
@@ -129,8 +127,8 @@ struct Line {
     ended: String,
 }
 
-/// The line about an attempt. `price` is what an hour costs. What [`super::earnings`] reads of it is there
-/// a struct.
+/// The line about an attempt. `price` is what an hour costs now, for a record that does not tell what it
+/// cost when the job was taken. What [`super::earnings()`] reads of the line is there a struct.
 pub(super) fn line(
     record: &Record,
     outcome: &Outcome,
@@ -139,6 +137,7 @@ pub(super) fn line(
     now: SystemTime,
 ) -> String {
     let status = status(outcome, booking);
+    let price = record.price.unwrap_or(price);
     let seconds = outcome.metrics.get("processingTimeSeconds");
     let cids = match &outcome.ending {
         Ending::Completed(result) => named_artefacts(result),
@@ -231,6 +230,19 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
         read => read.map_err(|error| FileError::new("read", path, error)),
     }
+}
+
+/// One after the other, so that no more than one of them is in memory.
+fn each_line(path: &Path, mut see: impl FnMut(&[u8])) -> Result<(), FileError> {
+    let failed = |error| FileError::new("read", path, error);
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(failed)?,
+    };
+    for line in BufReader::new(file).split(b'\n') {
+        see(&line.map_err(failed)?);
+    }
+    Ok(())
 }
 
 fn cut(path: &Path, length: u64) -> io::Result<()> {

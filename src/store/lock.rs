@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::event::{Timespec, poll};
 
+use super::file::open_to_look;
 use super::{Error, FileError};
 
 /// So often the lock is tried again.
@@ -60,7 +61,7 @@ fn lock(file: &File) -> Result<(), TryLockError> {
 /// Whether an agent works on this directory.
 pub(crate) fn is_held(dir: &Path) -> Result<bool, FileError> {
     let path = dir.join("lock");
-    let file = match File::open(&path) {
+    let file = match open_to_look(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(FileError::new("open", &path, error)),

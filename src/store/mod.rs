@@ -29,9 +29,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use artefacts::named_artefacts;
-pub(crate) use earnings::{By, Entry, Sum, earnings, ledger_stamp, read_ledger};
-pub(crate) use file::{FileError, replace};
-pub(crate) use history::{log_file, open_jobs};
+pub(crate) use earnings::{By, Entry, Sum, each_entry, earnings, ledger_stamp, read_ledger};
+pub(crate) use file::{FileError, open_to_look, replace};
+pub(crate) use history::{is_log_open, log_file, open_jobs};
 pub(crate) use job_log::JobLog;
 pub(crate) use lock::is_held;
 pub(crate) use pause::{OwnersPause, PAUSE, read_pause, remove_pause, write_pause};
@@ -172,7 +172,7 @@ impl Store {
     }
 
     /// Books how a delivery ended: the ledger line, then the record, then the work folder goes. The
-    /// line tells the price as well.
+    /// line tells `price` where the record has none.
     pub(crate) fn book(
         &self,
         key: &Key,

@@ -10,13 +10,16 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Gid, Uid, fchown};
 use serde::{Deserialize, Serialize};
 
-use super::file::{FileError, TEMPORARY, sync_dir};
+use super::file::{FileError, TEMPORARY, read_small, sync_dir};
 use crate::text;
 
 /// The file's name in the state directory.
 pub(crate) const PAUSE: &str = "pause.json";
 
 const FORMAT: u32 = 1;
+
+/// The end of the year 9999, in seconds: no later time can be written.
+const LAST: u64 = 253_402_300_799;
 
 /// As long as a pause may be explained.
 const REASON_MAX: usize = 100;
@@ -40,7 +43,10 @@ struct OnDisk {
 }
 
 impl OwnersPause {
+    /// One that is too long to be written has no end.
     pub(crate) fn new(since: SystemTime, until: Option<SystemTime>, reason: Option<&str>) -> Self {
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST);
+        let until = until.filter(|until| *until <= last);
         let reason = reason.map(|reason| text::one_line(reason, REASON_MAX));
         Self { since, until, reason: reason.filter(|reason| !reason.is_empty()) }
     }
@@ -97,7 +103,7 @@ fn date_and_time(time: SystemTime) -> (String, String) {
 /// The pause that is wanted, if one is. Needs no lock.
 pub(crate) fn read_pause(dir: &Path) -> Result<Option<OwnersPause>, FileError> {
     let path = dir.join(PAUSE);
-    match fs::read(&path) {
+    match read_small(&path) {
         Ok(text) => OwnersPause::parse(&text).map(Some).map_err(|problem| {
             FileError::new("use", &path, io::Error::new(io::ErrorKind::InvalidData, problem))
         }),
@@ -129,7 +135,11 @@ pub(crate) fn write_pause(dir: &Path, pause: &OwnersPause) -> Result<(), FileErr
 pub(crate) fn remove_pause(dir: &Path) -> Result<bool, FileError> {
     let path = dir.join(PAUSE);
     match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
+        // Or it would be back after a power cut.
+        Ok(()) => match sync_dir(dir) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(FileError::new("sync", dir, error)),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(FileError::new("remove", &path, error)),
     }
@@ -152,6 +162,14 @@ mod tests {
         }
         assert!(remove_pause(dir.path()).unwrap());
         assert!(!remove_pause(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_pause_beyond_what_can_be_written_has_no_end() {
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST);
+        let ends = |until| OwnersPause::new(SystemTime::UNIX_EPOCH, Some(until), None).words();
+        assert_eq!(ends(last), "paused by its owner, until 9999-12-31 23:59 UTC");
+        assert_eq!(ends(last + Duration::from_secs(1)), "paused by its owner");
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(crate) struct Record {
     /// Unknown in a record of a version that did not write it.
     pub(crate) worker: Option<String>,
     pub(crate) kind: String,
+    /// Of an hour, when it was taken: what it earns follows no later change. Unknown in a record of a
+    /// version that did not write it.
+    pub(crate) price: Option<f64>,
     /// The offer as it came, which any version can read again. Gone once the job has ended.
     pub(crate) offer: Option<String>,
     /// Whether the backend had heard of its progress, noted of a failure: a job that waits there again
@@ -78,6 +81,7 @@ impl Record {
             origin: self.origin.clone(),
             worker: self.worker.clone(),
             kind: self.kind.clone(),
+            price: self.price,
             offer: None,
             progressed: false,
             phase: Phase::Taken,
@@ -162,6 +166,8 @@ struct RecordFile {
     worker: Option<String>,
     kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    price: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     offer: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     progressed: bool,
@@ -221,6 +227,7 @@ impl From<&Record> for RecordFile {
             origin: record.origin.clone(),
             worker: record.worker.clone(),
             kind: record.kind.clone(),
+            price: record.price,
             offer: record.offer.clone(),
             progressed: record.progressed,
             phase: match &record.phase {
@@ -259,6 +266,7 @@ impl TryFrom<RecordFile> for Record {
             },
             origin: file.origin,
             kind: file.kind,
+            price: file.price,
             worker: file.worker,
             offer: file.offer,
             progressed: file.progressed,

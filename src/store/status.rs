@@ -1,13 +1,13 @@
 //! The last state, for `worker status`: what is lost with a crash is not worth a sync.
 
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::file::{FileError, TEMPORARY};
+use super::file::{FileError, TEMPORARY, read_small};
 use crate::snapshot::{FORMAT, Snapshot};
 
 /// The file's name, in the state directory and in the one for everybody.
@@ -28,7 +28,7 @@ pub(crate) fn write_status(path: &Path, snapshot: &Snapshot, mode: u32) -> Resul
 
 /// The last state that an agent left, if one did. Needs no lock.
 pub(crate) fn read_status(path: &Path) -> Result<Option<Snapshot>, FileError> {
-    let text = match fs::read(path) {
+    let text = match read_small(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(FileError::new("read", path, error)),

@@ -35,6 +35,7 @@ fn record(id: &str, phase: Phase) -> Record {
         origin: ORIGIN.into(),
         worker: Some("w".into()),
         kind: "compute".into(),
+        price: None,
         offer: Some(r#"{"id":"job-1"}"#.into()),
         progressed: false,
         phase,
@@ -83,7 +84,7 @@ fn every_phase_reads_back_as_it_was_written() {
         Phase::Delivered { outcome: completed(), at: now() },
         Phase::Tombstone { at: now() },
     ] {
-        let written = record("job-1", phase);
+        let written = Record { price: Some(0.1), ..record("job-1", phase) };
         store.write(&key("job-1"), &written).unwrap();
         assert_eq!(store.read(&key("job-1")).unwrap(), written);
     }

@@ -197,6 +197,9 @@ fn a_worker_that_runs_another_version() {
     let (home, mock) = (Home::new(), Mock::start(&[]));
     let status = json!({"version": "0.0.1", "pid": std::process::id()}).to_string();
     home.file("state/status.json", &status, 0o600);
+    // As long as an agent holds it.
+    let lock = std::fs::File::create(home.path("state/lock")).unwrap();
+    lock.lock().unwrap();
     let args = ["--backend", &mock.url()];
     finds(&home, &args, ["version", "is version 0.0.1", "systemctl restart qubix-worker"]);
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
+mod bars;
 mod bench;
 mod breaker;
 mod campaign;

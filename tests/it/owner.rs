@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Home, Program, Stream, WORKER, endless, run, short};
+use crate::support::{BOUND, Backend, Home, Program, Reply, Stream, WORKER, endless, run, short};
 
 const BEAT: &str = "POST /api/providers/*/heartbeat";
 
@@ -13,6 +14,18 @@ fn status(home: &Home) -> (i32, Value) {
     let (code, out, log) = run(&["status", "--json", "--state-dir", &home.path("state")]);
     assert_eq!(log, "");
     (code, serde_json::from_str(&out).unwrap())
+}
+
+/// Asks until it says so.
+fn wait_status(home: &Home, says: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let (_, seen) = status(home);
+        if says(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "asked for {BOUND:?} in vain: {seen:#}");
+    }
 }
 
 /// What `worker status` says to people.
@@ -159,13 +172,58 @@ fn everybody_may_see_a_service_but_not_what_its_jobs_say() {
     assert_eq!(asking.wait(), 0, "{}", asking.log());
     let seen: Value = serde_json::from_str(&asking.text(Stream::Out)).unwrap();
     assert_eq!([&seen["jobs"][0]["id"], &seen["jobs"][0]["operation"]], ["job-1", ""]);
-    let mut asking = Program::start_at(WORKER, &["pause"], &env);
-    assert_eq!(asking.wait(), 4);
-    assert!(asking.log().contains("sudo worker pause --state-dir"), "{}", asking.log());
+    let refused = || {
+        let mut asking = Program::start_at(WORKER, &["pause"], &env);
+        assert_eq!(asking.wait(), 4);
+        assert!(asking.log().contains("sudo worker pause --state-dir"), "{}", asking.log());
+    };
+    refused();
+    // Left from a try before there was a service: a pause there would pause nobody.
+    fs::create_dir_all(home.path("home/.local/state/qubix-worker")).unwrap();
+    refused();
     worker.signal(rustix::process::Signal::QUIT);
     assert_eq!(worker.wait(), 0);
     let mut asking = Program::start_at(WORKER, &["status"], &env);
     assert_eq!(asking.wait(), 6);
+}
+
+#[test]
+fn a_service_is_seen_to_run_however_long_its_backend_is_away() {
+    let (home, backend) = (Home::new(), Backend::start());
+    let mut worker = home.worker(&backend.url(), &[]);
+    backend.wait_for(BEAT, 1);
+    // It asks again in minutes.
+    backend.always(BEAT, Reply::json(403, r#"{"success":false,"error":"go away"}"#));
+    let first = wait_status(&home, |seen| seen["state"] == "unreachable");
+    let later = wait_status(&home, |seen| seen["at"] != first["at"]);
+    assert_eq!(later["sinceStart"], first["sinceStart"], "nothing was tried meanwhile");
+    worker.kill();
+}
+
+#[test]
+fn a_status_that_somebody_has_tampered_with_is_read_by_nobody() {
+    let home = Home::new();
+    let state = home.path("state");
+    home.file("state/elsewhere", "{}", 0o600);
+    let file = home.path("state/status.json");
+    std::os::unix::fs::symlink(home.path("state/elsewhere"), &file).unwrap();
+    let refused = |file: &str| {
+        let (code, out, log) = run(&["status", "--state-dir", &state]);
+        assert_eq!((code, out.as_str()), (4, ""), "{log}");
+        assert!(log.contains(file), "{log}");
+    };
+    refused("status.json");
+    fs::remove_file(&file).unwrap();
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    refused("status.json");
+}
+
+#[test]
+fn a_pause_too_long_to_be_written_has_no_end() {
+    let home = Home::new();
+    let told = tell(&home, &["pause", "--for", "20000y"]);
+    assert!(told.starts_with("paused by its owner; `worker resume` ends it\n"), "{told}");
 }
 
 #[test]

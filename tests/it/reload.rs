@@ -41,6 +41,22 @@ fn a_new_price_is_registered_and_the_running_job_goes_on() {
 }
 
 #[test]
+fn a_job_earns_by_the_price_at_which_it_was_taken_across_reloads_and_restarts() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[endless("job-1")]);
+    let mut worker = configured(&home, &backend, "price = 2.5\n");
+    backend.wait_for("POST /api/jobs/job-1/progress", 1);
+    hang_up(&home, &worker, "price = 3.5\n");
+    backend.wait_for(REGISTER, 2);
+    worker.kill();
+    let mut worker = configured(&home, &backend, "price = 4.5\n");
+    backend.wait_for("POST /api/jobs/job-1/complete", 1);
+    worker.stop();
+    let booked = home.ledger();
+    assert_eq!([&booked[0]["id"], &booked[0]["price"]], [&json!("job-1"), &json!(2.5)]);
+}
+
+#[test]
 fn a_broken_file_is_refused_with_all_its_problems_and_the_old_settings_go_on() {
     let (home, backend) = (Home::new(), Backend::start());
     let mut worker = configured(&home, &backend, "price = 2.5\n");

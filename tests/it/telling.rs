@@ -1,7 +1,9 @@
 //! The subcommands that tell the owner something.
 
 use std::fs;
+use std::io::Write as _;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Home, Program, Stream, endless, run, short};
@@ -117,6 +119,25 @@ fn the_log_of_a_job_is_found_by_its_id_and_does_nothing_to_the_terminal() {
     let (code, _, log) = run(&["logs", "jop-1", "--state-dir", &state]);
     assert_eq!((code, log.contains("no job jop-1 ran here")), (2, true), "{log}");
     assert!(log.contains("did you mean job-1?"), "{log}");
+}
+
+#[test]
+fn the_log_of_a_job_that_runs_can_be_followed_to_its_end() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[endless("job-1")]);
+    let mut worker = home.worker(&backend.url(), &[]);
+    backend.wait_for("POST /api/jobs/job-1/progress", 1);
+    let (path, state) = (ask(&home, &["logs", "--path", "job-1"]), home.path("state"));
+    let mut follower = Program::start(&["logs", "--follow", "job-1", "--state-dir", &state]);
+    let mut log = fs::File::options().append(true).open(path.trim()).unwrap();
+    for words in ["epoch 1", "epoch 2"] {
+        log.write_all(format!("{words}\nhalf a line").as_bytes()).unwrap();
+        follower.wait_line(Stream::Out, words);
+    }
+    assert!(follower.is_running());
+    worker.signal(Signal::QUIT);
+    assert_eq!((worker.wait(), follower.wait()), (0, 0));
+    assert!(follower.text(Stream::Out).ends_with("\nhalf a line\n"));
 }
 
 #[test]

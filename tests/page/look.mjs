@@ -80,7 +80,7 @@ function writeSpeed() {
 function printLog(key) {
   const lines = Array.from({ length: 9 }, (_, n) =>
     `epoch ${n + 14}/30  loss ${(0.42 - n * 0.021).toFixed(4)}  accuracy ${(0.871 + n * 0.009).toFixed(3)}`);
-  lines.push("<script>(document.title = 'owned')</script>");
+  lines.unshift("<script>(document.title = 'owned')</script>");
   mkdirSync(join(state, 'logs'), { recursive: true });
   writeFileSync(join(state, 'logs', `${key}.log`), `${lines.join('\n')}\n`);
 }
@@ -207,7 +207,7 @@ const browser = await browse();
 try {
   await looksGood(browser, url);
   passed(`${await numbersAgree(browser, url)} numbers are those of status.json`);
-  assert((await browser.evaluate("document.querySelector('pre')?.textContent")).endsWith("'owned')</script>"));
+  assert((await browser.evaluate("document.querySelector('pre')?.textContent")).startsWith("<script>"));
   assert.notEqual(await browser.evaluate('document.title'), 'owned');
   await renewsItself(browser, url);
   await worksWithoutScript(browser, url);

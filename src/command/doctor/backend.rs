@@ -84,9 +84,15 @@ fn proxy(connection: &Connection) -> (Check, bool) {
 }
 
 fn knock(place: &str, within: Duration) -> Result<(), String> {
-    let mut addresses = place.to_socket_addrs().map_err(|error| error.to_string())?;
-    let address = addresses.next().ok_or("it has no address")?;
-    TcpStream::connect_timeout(&address, within).map(drop).map_err(|error| error.to_string())
+    let addresses = place.to_socket_addrs().map_err(|error| error.to_string())?;
+    let mut why = "it has no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, within) {
+            Ok(_) => return Ok(()),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
 }
 
 fn host(connection: &Connection) -> String {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Check;
 use crate::config::user_units;
-use crate::store::STATUS;
+use crate::store::{STATUS, is_held};
 
 const UNIT: &str = "qubix-worker.service";
 
@@ -21,7 +21,7 @@ struct Running {
 pub(super) fn checks(state_dir: &Path, root: &Path) -> [Check; 2] {
     let system = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
     let system = system.iter().map(|dir| root.join(dir));
-    [unit(system.chain(user_units()), root), version(state_dir, root, env!("CARGO_PKG_VERSION"))]
+    [unit(system.chain(user_units()), root), version(state_dir, env!("CARGO_PKG_VERSION"))]
 }
 
 fn unit(mut dirs: impl Iterator<Item = PathBuf>, root: &Path) -> Check {
@@ -59,12 +59,12 @@ fn started(unit: &str) -> Option<PathBuf> {
 }
 
 /// An agent goes on with the file that it was started from, whatever was installed since.
-fn version(state_dir: &Path, root: &Path, ours: &str) -> Check {
+fn version(state_dir: &Path, ours: &str) -> Check {
     let name = "version";
     let status = fs::read(state_dir.join(STATUS)).ok();
     let running = status.and_then(|text| serde_json::from_slice::<Running>(&text).ok());
-    let lives = |running: &Running| root.join(format!("proc/{}", running.pid)).exists();
-    match running.filter(lives) {
+    // Not by its pid, which may be another program's by now.
+    match running.filter(|_| is_held(state_dir).unwrap_or(false)) {
         Some(Running { version, pid }) if version != ours => Check::fail(
             name,
             format!(
@@ -95,15 +95,17 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         crate::store::replace(
             &root.path().join("status.json"),
-            br#"{"version":"0.0.1","pid":7,"more":1}"#,
+            // Somebody has this pid.
+            br#"{"version":"0.0.1","pid":1,"more":1}"#,
         )
         .unwrap();
-        let check = || version(root.path(), root.path(), "0.1.0");
+        let check = || version(root.path(), "0.1.0");
         assert_eq!(
             check().verdict,
             Verdict::Ok("0.1.0; no worker runs with this state directory".into())
         );
-        fs::create_dir_all(root.path().join("proc/7")).unwrap();
+        let lock = fs::File::create(root.path().join("lock")).unwrap();
+        lock.lock().unwrap();
         assert!(matches!(check().verdict, Verdict::Fail { .. }));
     }
 }

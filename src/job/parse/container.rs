@@ -118,7 +118,7 @@ fn is_folder(text: &str) -> bool {
         |own: &str| text == own || text.strip_prefix(own).is_some_and(|t| t.starts_with('/'));
     text.len() <= PATH_MAX
         && text.starts_with('/')
-        && text.trim_matches('/') != ""
+        && !text.trim_matches('/').is_empty()
         && text.bytes().all(fit)
         && text.split('/').all(|part| part != ".." && part != ".")
         && !own.into_iter().any(hides)

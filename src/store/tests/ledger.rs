@@ -56,6 +56,22 @@ fn a_delivered_job_is_one_line_however_often_it_is_booked() {
 }
 
 #[test]
+fn an_attempt_earns_by_the_price_at_which_it_was_taken_or_else_by_the_one_of_now() {
+    let (_dir, store) = store();
+    let hour = json!({"processingTimeSeconds": 3600}).as_object().cloned().unwrap();
+    for (id, price) in [("taken-at-4", Some(4.0)), ("of-an-older-version", None)] {
+        let phase = finished(Outcome { metrics: hour.clone(), ..completed() });
+        store.write(&key(id), &Record { price, ..record(id, phase) }).unwrap();
+        book(&store, id);
+    }
+    let told: Vec<_> = lines(&ledger(&store))
+        .iter()
+        .map(|line| ["price", "amount"].map(|name| line[name].as_f64().unwrap()))
+        .collect();
+    assert_eq!(told, [[4.0, 4.0], [2.5, 2.5]]);
+}
+
+#[test]
 fn a_kill_before_the_line_leaves_the_outcome_waiting() {
     let (_dir, store) = store();
     finish(&store, "job-1");
