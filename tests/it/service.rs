@@ -50,6 +50,8 @@ fn a_manager_hears_when_it_is_ready_what_it_does_and_that_it_stops() {
     let mut worker = served(&home, &backend.url(), &manager, &[]);
     let (_, before) = manager.wait("READY=1");
     assert!(!before.iter().any(|line| line.starts_with("STATUS=online")), "{before:?}");
+    let more_time = |line: &String| line.starts_with("EXTEND_TIMEOUT_USEC=");
+    assert!(before.iter().any(more_time), "a slow first answer is waited for: {before:?}");
     manager.wait("STATUS=busy: job-1 compute, ");
     backend.wait_for("POST /api/jobs/job-1/progress", 1);
     let child = worker.children()[0];

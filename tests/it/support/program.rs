@@ -170,7 +170,11 @@ impl Program {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited {BOUND:?} in vain for {what}");
+            if left.is_zero() {
+                // Or the drop, which shows the log, could not read it and would end all tests.
+                drop(lines);
+                panic!("waited {BOUND:?} in vain for {what}");
+            }
             lines = self.said.more.wait_timeout(lines, left).unwrap().0;
         }
     }
