@@ -117,7 +117,6 @@ settle() {
         token=$config/token
         state=${XDG_STATE_HOME:-$HOME/.local/state}/qubix-worker
         status=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/qubix-worker/status.json
-        doctor="$prefix/bin/worker doctor"
     else
         scope=(--system)
         ctl=systemctl
@@ -132,7 +131,6 @@ settle() {
         token=/etc/credstore/qubix-worker.token
         state=/var/lib/qubix-worker
         status=/run/qubix-worker/status.json
-        doctor="sudo $prefix/bin/worker doctor --config $toml --state-dir $state"
     fi
     case $prefix in
     /*) ;;
@@ -187,11 +185,18 @@ check_settings() {
     '') fail 'whom to work for?' 'say --backend URL' ;;
     *) fail "--backend $backend is no address" 'it begins with https:// or http://' ;;
     esac
-    if [ -n "$listen" ] && (exec 3<>"/dev/tcp/${listen%:*}/${listen##*:}") 2>/dev/null; then
+    local port=${listen##*:} host=127.0.0.1
+    case $listen in
+    *:*) host=${listen%:*} ;;
+    esac
+    # A worker of ours that runs already may well be who listens there.
+    if [ -n "$port" ] && ! is_active 2>/dev/null && listens "${host//[][]/}" "$port"; then
         fail "something listens at $listen already" \
-            "see what it is with: ss -ltnp 'sport = :${listen##*:}'" 'or choose another port'
+            "see what it is with: ss -ltnp 'sport = :$port'" 'or choose another port'
     fi
 }
+
+listens() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
 
 check_token() {
     [ -z "$token_file" ] || [ -r "$token_file" ] || fail "cannot read $token_file" \
@@ -201,18 +206,28 @@ check_token() {
 check_tools() {
     if [ -n "$binary" ]; then
         [ -f "$binary" ] || fail "there is no $binary" 'say --binary with the file of a built worker'
+        # A name alone would be looked for in the PATH.
+        binary=$(realpath "$binary")
         return
     fi
-    "${builder[@]}" cargo --version >/dev/null 2>&1 ||
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml")
+    found=$("${builder[@]}" cargo --version 2>/dev/null) ||
         fail 'Rust is missing, to build the worker with' \
             "install it from https://rustup.rs, or give a built worker: --binary FILE"
-    command -v cc >/dev/null ||
+    printf '%s\n' "cargo $needed" "${found% (*}" | sort --version-sort --check=quiet ||
+        fail "Rust is too old: this is ${found% (*}, and $needed is needed" \
+            'with rustup: rustup update' \
+            'with that of the distribution: install it from https://rustup.rs, or give a built worker: --binary FILE'
+    # With the files of the C library, which come in a package of their own.
+    echo 'int main(void) { return 0; }' | cc -x c -o "$scratch/compiled" - 2>/dev/null ||
         fail 'a C compiler is missing, to build the worker with' \
             'on Debian: sudo apt-get install gcc libc6-dev; on Fedora: sudo dnf install gcc'
 }
 
-# Under sudo the sources and Rust are those of the user who called it.
-builder=(env)
+# Under sudo the sources and Rust are those of the user who called it. A Rust that was installed a minute
+# ago is not in the PATH of the shell that did it.
+builder=(env "PATH=${HOME:-/root}/.cargo/bin:$PATH")
 if [ "$(id -u)" -eq 0 ] && [ -n "${SUDO_USER:-}" ]; then
     home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
     builder=(runuser -u "$SUDO_USER" -- env "HOME=$home" "PATH=$home/.cargo/bin:$PATH")
@@ -220,7 +235,7 @@ fi
 
 plan() {
     echo "Installs the worker for $whom:"
-    [ -n "$binary" ] || echo "  builds   it in $here, which takes some minutes"
+    [ -n "$binary" ] || echo "  builds   it in $here, which takes 3 to 10 minutes"
     echo "  installs $worker, its unit, manual page and completions"
     if [ -e "$toml" ]; then
         echo "  keeps    $toml as it is"
@@ -239,9 +254,10 @@ plan() {
 build() {
     [ -z "$binary" ] || return 0
     echo 'Building…'
-    (cd "$here" && "${builder[@]}" cargo build --release --locked --bin worker) ||
-        fail 'the build failed' 'cargo says why, above; Rust may be too old: rustup update'
-    binary=${CARGO_TARGET_DIR:-$here/target}/release/worker
+    local target=${CARGO_TARGET_DIR:-$here/target}
+    (cd "$here" && "${builder[@]}" cargo build --release --locked --bin worker --target-dir "$target") ||
+        fail 'the build failed' 'cargo says why, above; without a network it cannot fetch what it builds on'
+    binary=$target/release/worker
 }
 
 # That it runs here at all, and takes the settings, is found out before anything is changed.
@@ -355,8 +371,7 @@ keep_settings() {
 start() {
     ctl daemon-reload
     if [ "$user" = yes ]; then
-        [ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger 2>/dev/null ||
-            echo 'It ends when you log out; to have it always: sudo loginctl enable-linger' "$(id -un)"
+        lingers || loginctl enable-linger 2>/dev/null || true
     fi
     ctl --quiet enable qubix-worker
     if [ "$changed" = no ] && is_active; then
@@ -387,6 +402,16 @@ last_words() {
     journal -n 8 | sed 's/^/  | /'
 }
 
+# By root the doctor does not find by itself what the unit hands to the service.
+doctor() {
+    local line="$worker doctor --config $toml"
+    if [ "$user" = no ]; then
+        line="sudo $line --state-dir $state"
+        [ ! -e "$token" ] || line+=" --token-file $token"
+    fi
+    echo "$line"
+}
+
 is_registered() { grep -q '"registered": *true' "$status" 2>/dev/null; }
 
 await_registration() {
@@ -398,19 +423,24 @@ await_registration() {
             last_words
             fail 'the worker runs, but the backend has not registered it yet; it goes on trying' \
                 "is the backend right? it stands in $toml; after a change: $ctl reload qubix-worker" \
-                "for more: $doctor"
+                "for more: $(doctor)"
         fi
         sleep 0.2
     done
     echo "Registered. This machine's time is for sale."
-    echo "  how it is:  worker status"
-    echo "  its log:    $log -f"
-    echo "  settings:   $toml, then $ctl reload qubix-worker"
+    local program=worker
     case :$PATH: in
     *":$prefix/bin:"*) ;;
-    *) echo "  $prefix/bin is not in your PATH: the program is $worker" ;;
+    *) program=$worker ;;
     esac
+    echo "  how it is:  $program status"
+    echo "  its log:    $log -f"
+    echo "  settings:   $toml, then $ctl reload qubix-worker"
+    [ "$user" = no ] || lingers ||
+        echo "  log out:    it ends then; to keep it running: sudo loginctl enable-linger $whom"
 }
+
+lingers() { [ -e "/var/lib/systemd/linger/$(id -un)" ]; }
 
 uninstall() {
     [ -e "$manifest" ] || [ "$purge" = yes ] || fail "nothing is installed below $prefix" \

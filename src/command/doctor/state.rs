@@ -18,9 +18,9 @@ const INODES_MIN: u64 = 1000;
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let dir = &config.identity.state_dir;
     let is_writable = writable(dir);
-    let is_ok = matches!(is_writable.verdict, super::Verdict::Ok(_));
+    let is_closed = matches!(is_writable.verdict, super::Verdict::Fail { .. });
     let mut checks = vec![is_writable];
-    if is_ok {
+    if !is_closed {
         checks.push(space(dir, config.rules.min_free));
         checks.push(worker_id(&config.identity, machine::read_machine_id().as_deref()));
     }
