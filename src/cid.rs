@@ -10,6 +10,7 @@ mod text;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// The hash by which a block is known.
@@ -40,7 +41,8 @@ enum Form {
 }
 
 /// A content address: one of those forms, and a SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Cid {
     form: Form,
     hash: Hash,

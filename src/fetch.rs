@@ -1,27 +1,32 @@
-//! Downloads what a job names by its URL: bounded, checked, and never from a private network that the
-//! worker stands in, unless its owner allows it.
+//! Downloads what a job names by its URL: resumed where it was cut, bounded, checked.
+
+mod net;
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use sha2::{Digest as _, Sha256};
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::http::{HeaderMap, Response, header};
+use ureq::{Agent, Body};
 
+pub(crate) use net::{Cut, agent, shown};
+
+use crate::retry;
 use crate::text;
 
-/// The largest file.
-const BYTES_MAX: u64 = 10 << 30;
-const CONNECT: Duration = Duration::from_secs(30);
-/// From the request to the last byte.
-const WHOLE: Duration = Duration::from_secs(3600);
+/// The largest file, if nothing smaller is asked for.
+pub(crate) const BYTES_MAX: u64 = 10 << 30;
 const CHUNK: usize = 64 << 10;
+
+/// How often in a row it is tried without getting further, and how often in all.
+pub(crate) const TRIES: u32 = 5;
+const TRIES_IN_ALL: u32 = 200;
+
+/// The most of a server's own words.
+const SAID_MAX: u64 = 1000;
 
 /// What is to be fetched.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +34,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) url: &'a str,
     /// In hexadecimal, if the job gave one.
     pub(crate) sha256: Option<&'a str>,
-    /// Whether loopback and private addresses will do.
-    pub(crate) private: bool,
+    /// Goes to this server and to none that it leads to.
+    pub(crate) token: Option<&'a str>,
+    pub(crate) bytes_max: u64,
 }
 
 /// Why there is no file, in one line for a person.
@@ -44,157 +50,174 @@ pub(crate) enum Error {
 
 /// Writes the file, and calls `report` with the bytes so far and, if known, in all.
 pub(crate) fn fetch(
+    agent: &Agent,
     wanted: Wanted<'_>,
     to: &Path,
     report: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), Error> {
-    let shown = shown(wanted.url);
-    let told = |error: String| Error::Theirs(format!("cannot download {shown}: {error}"));
-    let ours = |error: io::Error| Error::Ours(format!("cannot keep {shown}: {error}"));
-    let reply =
-        agent(wanted.private).get(wanted.url).call().map_err(|error| told(text_of(&error)))?;
-    let size = reply.body().content_length();
-    if size.is_some_and(|size| size > BYTES_MAX) {
-        return Err(told(too_large(size)));
-    }
-    let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader();
-    let mut file = File::create(to).map_err(ours)?;
-    let (mut hash, mut bytes) = (Sha256::new(), 0);
-    let mut chunk = vec![0; CHUNK];
+    let created = File::create(to);
+    let file = created
+        .map_err(|error| Error::Ours(format!("cannot keep {}: {error}", shown(wanted.url))))?;
+    fetch_into(agent, wanted, &file, report).map(|_| ())
+}
+
+/// The same into a file that is open, and empty. Returns how long it is.
+pub(crate) fn fetch_into(
+    agent: &Agent,
+    wanted: Wanted<'_>,
+    to: &File,
+    report: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<u64, Error> {
+    let told = |error: String| format!("cannot download {}: {error}", shown(wanted.url));
+    let mut kept = Kept { file: to, hash: Sha256::new(), bytes: 0, furthest: 0, version: None };
+    let (mut in_vain, mut tries) = (0, 0);
+    let mut rng = fastrand::Rng::new();
     loop {
-        let length = match body.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(told(error.to_string())),
+        let before = kept.furthest;
+        let error = match kept.attempt(agent, &wanted, report) {
+            Ok(()) => break,
+            Err(Stop::Cut(Cut::Again(error))) => error,
+            Err(Stop::Cut(Cut::Over(error))) => return Err(Error::Theirs(told(error))),
+            Err(Stop::Ours(error)) => {
+                let error = format!("cannot keep {}: {error}", shown(wanted.url));
+                return Err(Error::Ours(error));
+            }
         };
-        bytes += length as u64;
-        if bytes > BYTES_MAX {
-            return Err(told(too_large(None)));
+        (in_vain, tries) = (if kept.furthest > before { 1 } else { in_vain + 1 }, tries + 1);
+        if in_vain >= TRIES || tries >= TRIES_IN_ALL {
+            return Err(Error::Theirs(told(format!("{error}, {tries} times"))));
         }
-        hash.update(&chunk[..length]);
-        file.write_all(&chunk[..length]).map_err(ours)?;
-        report(bytes, size);
+        wait(in_vain - 1, &mut rng);
     }
-    if size.is_some_and(|size| size != bytes) {
-        return Err(told(format!("it ended after {bytes} bytes")));
-    }
-    let found = text::hex(&hash.finalize());
+    let found = text::hex(&kept.hash.finalize());
     match wanted.sha256 {
         Some(wanted) if wanted != found => {
-            Err(told(format!("its sha256 is {found}, the job says {wanted}")))
+            Err(Error::Theirs(told(format!("its sha256 is {found}, the job says {wanted}"))))
         }
-        _ => Ok(()),
+        _ => Ok(kept.bytes),
     }
 }
 
-/// Without what may be a secret: a name and password before the host, and all behind the path.
-fn shown(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = path.split_once("://").unwrap_or(("", path));
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit('@').next().unwrap_or(host);
-    text::one_line(&format!("{scheme}://{host}{path}"), 200)
+/// Before the next try. Only children wait here, which are ended from outside.
+pub(crate) fn wait(failures: u32, rng: &mut fastrand::Rng) {
+    let time = if cfg!(test) { Duration::from_millis(1) } else { retry::delay(failures, rng) };
+    // The shorter wait after a signal does no harm.
+    let time = Timespec::try_from(time).ok();
+    rustix::event::poll(&mut [], time.as_ref()).ok();
 }
 
-fn too_large(size: Option<u64>) -> String {
+enum Stop {
+    Cut(Cut),
+    Ours(io::Error),
+}
+
+/// What has come of a file so far.
+struct Kept<'a> {
+    file: &'a File,
+    hash: Sha256,
+    bytes: u64,
+    /// The most there ever was.
+    furthest: u64,
+    /// By what the server can tell that it still has the same file.
+    version: Option<String>,
+}
+
+impl Kept<'_> {
+    fn attempt(
+        &mut self,
+        agent: &Agent,
+        wanted: &Wanted<'_>,
+        report: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<(), Stop> {
+        let mut request = agent.get(wanted.url);
+        if let Some(token) = wanted.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let resumed = self.version.as_ref().filter(|_| self.bytes > 0);
+        if let Some(version) = resumed {
+            let range = format!("bytes={}-", self.bytes);
+            request = request.header(header::RANGE, range).header(header::IF_RANGE, version);
+        }
+        let reply = request.call().map_err(|error| Stop::Cut(Cut::of_error(&error)))?;
+        match reply.status().as_u16() {
+            206 if resumed.is_some() && begins_at(reply.headers(), self.bytes) => {}
+            200 => self.begin_anew(reply.headers()).map_err(Stop::Ours)?,
+            206 | 416 => {
+                self.version = None;
+                return Err(Stop::Cut(Cut::Again("the server resumed it at a wrong place".into())));
+            }
+            status => return Err(Stop::Cut(Cut::of_status(status, ""))),
+        }
+        self.receive(reply, wanted.bytes_max, report)
+    }
+
+    fn begin_anew(&mut self, headers: &HeaderMap) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        (self.hash, self.bytes, self.version) = (Sha256::new(), 0, version(headers));
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        reply: Response<Body>,
+        bytes_max: u64,
+        report: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<(), Stop> {
+        let over = |problem| Err(Stop::Cut(Cut::Over(problem)));
+        let size = reply.body().content_length().map(|rest| self.bytes.saturating_add(rest));
+        if size.is_some_and(|size| size > bytes_max) {
+            return over(too_large(size, bytes_max));
+        }
+        let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let length = match body.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Stop::Cut(Cut::Again(error.to_string()))),
+            };
+            if self.bytes + length as u64 > bytes_max {
+                return over(too_large(None, bytes_max));
+            }
+            self.file.write_all(&chunk[..length]).map_err(Stop::Ours)?;
+            self.hash.update(&chunk[..length]);
+            self.bytes += length as u64;
+            self.furthest = self.furthest.max(self.bytes);
+            report(self.bytes, size);
+        }
+        if size.is_some_and(|size| size != self.bytes) {
+            let problem = format!("it ended after {} bytes", self.bytes);
+            return Err(Stop::Cut(Cut::Again(problem)));
+        }
+        Ok(())
+    }
+}
+
+/// What a server says instead of what it was asked for.
+pub(crate) fn said(reply: Response<Body>) -> String {
+    let mut said = vec![];
+    // What cannot be read is not said.
+    reply.into_body().into_reader().take(SAID_MAX).read_to_end(&mut said).ok();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// What another request can be bound to: a weak tag cannot, which only says that it is as good.
+fn version(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let tag = text(header::ETAG).filter(|tag| tag.starts_with('"'));
+    tag.or_else(|| text(header::LAST_MODIFIED))
+}
+
+fn begins_at(headers: &HeaderMap, at: u64) -> bool {
+    let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {at}-")))
+}
+
+fn too_large(size: Option<u64>, most: u64) -> String {
     let size = size.map_or_else(|| "more".into(), text::size);
-    format!("it has {size}, the most is {}", text::size(BYTES_MAX))
-}
-
-fn agent(private: bool) -> Agent {
-    let config = Agent::config_builder()
-        .timeout_connect(Some(CONNECT))
-        .timeout_global(Some(WHOLE))
-        .proxy(None)
-        .build();
-    Agent::with_parts(config, DefaultConnector::new(), Public { private })
-}
-
-fn text_of(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::StatusCode(code) => format!("the server answered {code}"),
-        ureq::Error::Io(error) => text::one_line(&error.to_string(), 200),
-        ureq::Error::BadUri(_) => "this is no URL".into(),
-        other => text::one_line(&other.to_string(), 200),
-    }
-}
-
-/// Finds addresses, and keeps those that everybody could reach. Each redirect passes here too, and what
-/// is connected to is what was looked at.
-#[derive(Debug)]
-struct Public {
-    private: bool,
-}
-
-impl Resolver for Public {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
-        let mut kept = self.empty();
-        for address in found.iter().filter(|address| self.private || is_public(address.ip())) {
-            kept.push(*address);
-        }
-        if kept.is_empty() {
-            let host = uri.host().unwrap_or_default();
-            let problem = format!(
-                "{host} is on a private network, which the provider does not allow \
-                 (allow-private-downloads)"
-            );
-            return Err(io::Error::other(problem).into());
-        }
-        Ok(kept)
-    }
-}
-
-/// Whether an address belongs to the internet.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let shared = a == 100 && b & 0xc0 == 64;
-    let assigned = a == 192 && b == 0 && c == 0;
-    let benchmarks = a == 198 && b & 0xfe == 18;
-    !(a == 0
-        || a >= 240
-        || shared
-        || assigned
-        || benchmarks
-        || address.is_loopback()
-        || address.is_private()
-        || address.is_link_local()
-        || address.is_multicast()
-        || address.is_documentation())
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    // Addresses that stand for one of version 4: mapped, by NAT64, by 6to4.
-    let low = || {
-        let [.., a, b] = segments;
-        let ([a, b], [c, d]) = (a.to_be_bytes(), b.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match segments {
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(low()),
-        [0x2002, a, b, ..] => {
-            let ([a, b], [c, d]) = (a.to_be_bytes(), b.to_be_bytes());
-            is_public_v4(Ipv4Addr::new(a, b, c, d))
-        }
-        // All that is given out lies in 2000::/3, but for protocols (2001::/23: Teredo's stand for
-        // addresses of version 4) and for books.
-        [0x2001, 0..0x200 | 0xdb8, ..] | [0x3fff, 0..0x1000, ..] => false,
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
+    format!("it has {size}, the most is {}", text::size(most))
 }
 
 #[cfg(test)]

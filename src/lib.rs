@@ -13,8 +13,10 @@
 //! - `runner`: where a job's program runs. `engine`: the embedded compute. `process`: children.
 //! - `status`: the page, the metrics and the health, when asked for.
 //! - `work`, `reading`, `snapshot`: the plain values that several rooms speak of.
-//! - `cgroup`: which control groups we are in. `fetch`: downloads. `cid`: what a file is called on IPFS.
-//!   `ipfs`: adds it to a node there.
+//! - `cgroup`: which control groups we are in. `cid`: what a file is called on IPFS. `ipfs`: adds it to a
+//!   node there.
+//! - `fetch`, `upload`, `tls`: files from and to the servers that a job names. `archive`: unpacks them.
+//!   `beneath`: files in a stranger's folder. `pattern`: which of them.
 //! - `serve`: HTTP for `status` and for `mock`, the embedded backend of `demo`, `mock-backend` and the
 //!   tests.
 //! - `notify`: what the service manager is told.
@@ -23,7 +25,9 @@
 //! Imports point down this list; `tests/tidy.rs` checks it.
 
 mod agent;
+mod archive;
 mod backend;
+mod beneath;
 mod cgroup;
 mod cid;
 mod cli;
@@ -40,6 +44,7 @@ mod logging;
 mod machine;
 mod mock;
 mod notify;
+mod pattern;
 mod process;
 mod reading;
 mod retry;
@@ -50,6 +55,8 @@ mod snapshot;
 mod status;
 mod store;
 mod text;
+mod tls;
+mod upload;
 mod work;
 
 use std::process::ExitCode;
@@ -89,6 +96,12 @@ fn run(typed: &ArgMatches) -> anyhow::Result<Exit> {
     }
     if name == cli::LIMIT {
         return command::limit::run(args);
+    }
+    if name == cli::SUPPLY {
+        return command::supply::run(args);
+    }
+    if name == cli::REMOVE {
+        return command::remove::run(args);
     }
     if name == cli::SPEED {
         return command::engine::speed();

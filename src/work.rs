@@ -3,6 +3,7 @@
 //! Nothing here knows the wire or the disk; both convert at their own border.
 
 mod task;
+mod transfer;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,9 @@ use crate::text;
 pub(crate) use task::{
     Code, Compute, Container, FineTuning, Horde, Inference, Kernel, Script, Share, Source, Task,
     Training,
+};
+pub(crate) use transfer::{
+    Archive, Form, Input, Origin, Output, Repository, RepositoryKind, Times, Transfer, Upload,
 };
 
 /// How many jobs that are over are remembered, oldest forgotten first: a backend may offer junk at every
@@ -134,7 +138,10 @@ impl Kind {
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) task: Task,
+    /// Of all its stages together.
     pub(crate) time_limit: Duration,
+    /// Of another's program; the engine is given its inputs in its own way.
+    pub(crate) transfer: Option<Transfer>,
 }
 
 /// Which job, and which try at it, a record or a completion is about.
@@ -194,11 +201,12 @@ pub(crate) enum Reason {
     Timeout,
     Cancelled,
     Lost,
+    UploadFailed,
     Internal,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Declined,
         Self::BadInput,
         Self::DownloadFailed,
@@ -209,6 +217,7 @@ impl Reason {
         Self::Timeout,
         Self::Cancelled,
         Self::Lost,
+        Self::UploadFailed,
         Self::Internal,
     ];
 
@@ -224,6 +233,7 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+            Self::UploadFailed => "upload_failed",
             Self::Internal => "internal",
         }
     }

@@ -17,8 +17,9 @@ const FLOORS: [&[&str]; 6] = [
     &["runner", "engine"],
     &["process"],
     &[
-        "cgroup", "cid", "cli", "clock", "config", "crash", "exit", "fetch", "ipfs", "logging",
-        "notify", "reading", "retry", "secret", "serve", "snapshot", "text", "work",
+        "archive", "beneath", "cgroup", "cid", "cli", "clock", "config", "crash", "exit", "fetch",
+        "ipfs", "logging", "notify", "pattern", "reading", "retry", "secret", "serve", "snapshot",
+        "text", "tls", "upload", "work",
     ],
 ];
 

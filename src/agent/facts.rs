@@ -1,9 +1,13 @@
 //! What is registered of this machine.
 
+use std::path::Path;
+
 use super::{GPU_FIRST, GPU_PERIOD};
 use crate::backend::Facts;
+use crate::cli;
 use crate::config::{Identity, Jobs};
 use crate::machine::{self, Gpus};
+use crate::process::Sandbox;
 use crate::runner;
 use crate::store;
 use crate::work::Kind;
@@ -28,20 +32,31 @@ pub(crate) fn facts_without_agent(
     let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
     let watch = machine::watch(identity.nvml_library.as_deref(), GPU_PERIOD);
     let gpus = watch.wait_first(GPU_FIRST);
-    let facts = facts(identity, worker_id, slots, &offered(jobs), &gpus);
+    let Offered { kinds, .. } = offered(jobs, &identity.state_dir);
+    let facts = facts(identity, worker_id, slots, &kinds, &gpus);
     (facts, gpus.absence.map(|absence| absence.reason().to_owned()))
 }
 
+/// What this worker runs, and by what.
+pub(super) struct Offered {
+    pub(super) kinds: Vec<Kind>,
+    /// If scripts are to be run.
+    pub(super) sandbox: Option<Sandbox>,
+}
+
 /// The allowed kinds that work on this machine; of the others the log says why not.
-pub(super) fn offered(jobs: &Jobs) -> Vec<Kind> {
-    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters) {
+pub(super) fn offered(jobs: &Jobs, state_dir: &Path) -> Offered {
+    let allowed = jobs.kinds.contains(&Kind::Script);
+    let sandbox = allowed.then(|| runner::find_sandbox(cli::LIMIT, state_dir));
+    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters, sandbox.as_ref()) {
         Ok(()) => true,
         Err(why) => {
             log::error!("{} jobs are allowed but cannot run here: {why}", kind.name());
             false
         }
     };
-    jobs.kinds.iter().copied().filter(works).collect()
+    let kinds = jobs.kinds.iter().copied().filter(works).collect();
+    Offered { kinds, sandbox: sandbox.and_then(Result::ok) }
 }
 
 pub(super) fn facts(

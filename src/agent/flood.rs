@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use crate::clock;
-use crate::job::{self, Limits, Run, Watch};
+use crate::job::{self, Limits, Run, Span, Watch};
 use crate::process::{Child, Program};
 use crate::reading::{HostUsage, Reading};
 use crate::store::Store;
-use crate::work::{Blame, JobId, Key};
+use crate::work::{Blame, JobId, Key, Stage};
 
 /// The script, in the process that stands for the agent.
 const SCRIPT: &str = "WORKER_TEST_FLOOD_SCRIPT";
@@ -39,20 +39,30 @@ fn the_agent_of_the_flood() {
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
         dir: "/".into(),
+        is_wrapped: false,
     };
     let (orders, _giver) = pipe().unwrap();
     let host =
         HostUsage { cpu_percent: None, ram_percent: 0.0, ram_used_gb: 0.0, ram_total_gb: 0.0 };
     let hour = Duration::from_secs(3600);
     let report_every = Duration::from_secs(1);
-    let limits =
-        Limits { time: hour, memory: 1 << 30, report_every, grace: hour, author: Blame::Job };
+    let limits = Limits {
+        stage: Stage::Run,
+        span: Span { from: 0.0, to: 100.0 },
+        time: hour,
+        memory: 1 << 30,
+        disk: None,
+        report_every,
+        grace: hour,
+        author: Blame::Job,
+    };
     let began = Instant::now();
     let (run, _) = job::watch(
         Child::start(&program, None).unwrap(),
         &mut Watch {
             orders: &orders,
             limits,
+            before: None,
             read: &mut || Reading { host: host.clone(), gpus: vec![] },
             energy: &mut |_| None,
             report: &mut |_| {},

@@ -86,6 +86,7 @@ mod tests {
             args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
             env: vec![("PATH", "/usr/bin:/bin".into())],
             dir: "/".into(),
+            is_wrapped: false,
         }
     }
 

@@ -26,6 +26,7 @@ mod facts;
 mod gpu_roll;
 mod hands;
 mod herald;
+mod limits;
 mod measure;
 mod net;
 mod owner;
@@ -58,7 +59,8 @@ use crate::ipfs;
 use crate::job::Terms;
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::notify::Notify;
-use crate::process::Groups;
+use crate::process::{Groups, Sandbox};
+use crate::runner;
 use crate::serve::Server;
 use crate::store::{self, Loss, Store};
 use board::{Board, Poster};
@@ -108,6 +110,8 @@ struct Shared {
     worker_id: String,
     /// What is asked of an offer.
     terms: Terms,
+    /// What scripts run in, if any.
+    sandbox: Option<Sandbox>,
 }
 
 impl Shared {
@@ -139,10 +143,11 @@ pub(crate) fn run(
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let library = config.identity.nvml_library.as_deref();
     let gpus = machine::watch(library, GPU_PERIOD);
+    let offered = facts::offered(&config.jobs, &config.identity.state_dir);
     let terms = Terms {
         origin: config.connection.backend.origin.clone(),
-        kinds: facts::offered(&config.jobs),
-        interpreters: config.jobs.interpreters.clone(),
+        kinds: offered.kinds,
+        interpreters: runner::interpreters(&config.jobs.interpreters),
         time: config.jobs.limits.time,
     };
     let page = config.listen.map(page::open).transpose()?;
@@ -161,6 +166,7 @@ pub(crate) fn run(
         groups,
         worker_id,
         terms,
+        sandbox: offered.sandbox,
     };
     log::info!(
         "started version={} worker={} backend={} config={}",

@@ -15,7 +15,6 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use ureq::http::{Response, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 pub(crate) use error::{Advice, Error};
@@ -26,6 +25,7 @@ use crate::reading::{Reading, Specs, Vitals};
 use crate::retry;
 use crate::secret::Secret;
 use crate::text;
+use crate::tls;
 use crate::work::{Attempt, JobId, Object, Outcome, Report};
 use wire::Fields;
 
@@ -164,7 +164,7 @@ impl Backend {
             .input_buffer_size(16 << 10)
             .output_buffer_size(16 << 10)
             .user_agent(concat!("qubix-worker/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls(connection)?)
+            .tls_config(tls::trusting(connection.ca_cert.as_deref()).map_err(Problems::of_one)?)
             .build()
             .new_agent();
         Ok(Self {
@@ -492,26 +492,4 @@ fn cause(error: &ureq::Error) -> String {
         ureq::Error::HostNotFound => "no such host".into(),
         error => text::one_line(&error.to_string(), 200),
     }
-}
-
-/// The public certificates, and the provider's own where one is given.
-fn tls(connection: &Connection) -> Result<TlsConfig, Problems> {
-    let Some(file) = &connection.ca_cert else { return Ok(TlsConfig::default()) };
-    let told = |what: String| Problems::of_one(format!("--ca-cert {}: {what}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| told(error.to_string()))?;
-    let mut trusted: Vec<Certificate<'static>> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
-    let public = trusted.len();
-    for item in ureq::tls::parse_pem(&pem) {
-        match item.map_err(|error| told(error.to_string()))? {
-            PemItem::Certificate(certificate) => trusted.push(certificate),
-            _ => return Err(told("holds something else than certificates".into())),
-        }
-    }
-    if trusted.len() == public {
-        return Err(told("holds no certificate in PEM form".into()));
-    }
-    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&trusted)).build())
 }

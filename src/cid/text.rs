@@ -78,6 +78,20 @@ impl FromStr for Cid {
     }
 }
 
+impl TryFrom<String> for Cid {
+    type Error = BadCid;
+
+    fn try_from(said: String) -> Result<Self, BadCid> {
+        said.parse()
+    }
+}
+
+impl From<Cid> for String {
+    fn from(cid: Cid) -> Self {
+        cid.to_string()
+    }
+}
+
 /// Five bits a letter, the highest first, without padding.
 fn base32(bytes: &[u8]) -> String {
     let bit = |at: usize| bytes.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);

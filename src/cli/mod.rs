@@ -74,6 +74,10 @@ pub(crate) const ENGINE: &str = "engine";
 /// The hidden subcommand under which the agent measures the processor.
 pub(crate) const SPEED: &str = "engine-speed";
 
+/// The ones that fetch a job's inputs, and bring its outputs away.
+pub(crate) const SUPPLY: &str = "supply";
+pub(crate) const REMOVE: &str = "remove";
+
 /// The one that limits itself and becomes another program.
 pub(crate) const LIMIT: &str = "limit";
 
@@ -100,6 +104,8 @@ Example:
 pub(crate) fn command() -> Command {
     shown()
         .subcommand(Command::new(ENGINE).hide(true).arg(Arg::new(BOUNDS)))
+        .subcommand(Command::new(SUPPLY).hide(true).arg(Arg::new(BOUNDS)))
+        .subcommand(Command::new(REMOVE).hide(true).arg(Arg::new(BOUNDS)))
         .subcommand(Command::new(LIMIT).hide(true).arg(words()))
         .subcommand(Command::new(SPEED).hide(true))
 }

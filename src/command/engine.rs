@@ -28,9 +28,7 @@ use crate::work::{Compute, Task};
 const LAST: u64 = 19;
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
-    let bounds = args.get_one::<String>(cli::BOUNDS).map(|text| text.parse::<Bounds>());
-    let bounds = bounds.transpose().map_err(anyhow::Error::msg)?;
-    when_let_go(&bounds.unwrap_or_default(), || {
+    when_let_go(&bounds(args)?, || {
         let (input, output) =
             config::job_folders().context("this subcommand is for the agent's use")?;
         work(&input, &output)
@@ -46,7 +44,16 @@ pub(crate) fn speed() -> anyhow::Result<Exit> {
     })
 }
 
-fn when_let_go(bounds: &Bounds, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Exit> {
+/// What the agent has the child limit itself to.
+pub(super) fn bounds(args: &ArgMatches) -> anyhow::Result<Bounds> {
+    let bounds = args.get_one::<String>(cli::BOUNDS).map(|text| text.parse::<Bounds>());
+    Ok(bounds.transpose().map_err(anyhow::Error::msg)?.unwrap_or_default())
+}
+
+pub(super) fn when_let_go(
+    bounds: &Bounds,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
     if io::stdin().read(&mut [0])? == 0 {
         return Ok(Exit::Stopped);
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use ureq::tls::TlsConfig;
 
 use crate::cid::{self, Version};
 use crate::engine::{
@@ -33,7 +34,7 @@ const WIDTH_MAX: usize = 1 << 20;
 const BYTES_A_PARAMETER: u64 = 32;
 /// In memory and as a line with a short class, before and after it has grown.
 const BYTES_AN_ANSWER: u64 = 256;
-const REPORT_EVERY: Duration = Duration::from_millis(100);
+pub(super) const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// Why it cannot be done, fit to be told to the job's owner.
 #[derive(Debug, thiserror::Error)]
@@ -295,10 +296,11 @@ impl Desk<'_> {
             Source::File(file) => Ok(self.input.join(file)),
             Source::Url { url, sha256 } => {
                 let path = self.input.join(format!("{name}-{}", digest(&[url])));
-                let wanted =
-                    Wanted { url, sha256: sha256.as_deref(), private: self.private_downloads };
+                let sha256 = sha256.as_deref();
+                let wanted = Wanted { url, sha256, token: None, bytes_max: fetch::BYTES_MAX };
                 let mut downloaded = download_progress(name, tell);
-                match fetch::fetch(wanted, &path, &mut downloaded) {
+                let agent = fetch::agent(self.private_downloads, TlsConfig::default());
+                match fetch::fetch(&agent, wanted, &path, &mut downloaded) {
                     Ok(()) => Ok(path),
                     Err(error) => Err(not_fetched(error)),
                 }

@@ -6,8 +6,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ use clap::ArgMatches;
 
 use crate::cli;
 use crate::exit::Exit;
-use crate::process::Bounds;
+use crate::process::{Bounds, FILTER, filter};
 
 /// The usual program for what there is no call for without `unsafe`; not part of every system.
 const IONICE: &str = "/usr/bin/ionice";
@@ -43,10 +43,24 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     } else {
         vec![]
     };
-    let mut line = prefix.into_iter().chain(program.iter().copied());
-    let first = line.next().context("no program is named")?;
-    let error = Command::new(first).args(line).exec();
+    let mut line: Vec<OsString> =
+        prefix.into_iter().chain(program.iter().copied()).cloned().collect();
+    // Open until the program is another.
+    let _filter = line.iter_mut().find(|word| *word == FILTER).map(put_filter).transpose()?;
+    let (first, args) = line.split_first().context("no program is named")?;
+    let error = Command::new(first).args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", first.display()))
+}
+
+/// Puts the number of a pipe, in which the filter of system calls is, into its place.
+fn put_filter(place: &mut OsString) -> anyhow::Result<OwnedFd> {
+    let filter = filter().context("there is no filter of system calls")?;
+    // Unlike the standard library's it stays open in the program.
+    let (reader, writer) = rustix::pipe::pipe().context("cannot make a pipe")?;
+    // Far less than a pipe holds.
+    File::from(writer).write_all(&filter).context("cannot hand over the filter")?;
+    *place = reader.as_raw_fd().to_string().into();
+    Ok(reader)
 }
 
 /// Reads the one byte and no more: what follows is the program's.

@@ -22,9 +22,11 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod mock_backend;
 pub(crate) mod pause;
+pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod specs;
 pub(crate) mod status;
+pub(crate) mod supply;
 mod table;
 
 /// Where the service of the .deb and of install.sh keeps its state.

@@ -161,3 +161,25 @@ fn a_token_that_others_can_read_is_refused() {
     let problem = read_token(file.path()).map(|_| ()).unwrap_err().to_string();
     assert!(problem.contains("mode 0644 lets others read it: chmod 600"), "{problem}");
 }
+
+#[test]
+fn the_engines_kinds_are_always_run_and_others_where_they_are_allowed() {
+    let kinds = |args: &[&str]| settle(args).unwrap().jobs.kinds;
+    assert_eq!(kinds(&[]), Kind::ENGINE);
+    assert_eq!(kinds(&["--allow", "script, container"]), Kind::ALL);
+    assert!(
+        problem(&["--allow", "compute"])
+            .contains("is always allowed: name one or more of script, container")
+    );
+    assert!(problem(&["--allow", "gpt2"]).contains("is no kind that can be allowed"));
+    assert!(problem(&["--interpreters", "python3,../sh"]).contains("is no program's name"));
+}
+
+#[test]
+fn the_limits_are_a_table_of_the_file_or_flags() {
+    let file = file("[limits]\nmemory = \"2GiB\"\ncpus = 3\ndisk = \"1GB\"\ntime = \"90m\"\n");
+    let given = settle(&["--config", file.path().to_str().unwrap(), "--limit-cpus", "1"]).unwrap();
+    let Limits { memory, cpus, disk, time } = given.jobs.limits;
+    assert_eq!((memory, cpus), (Some(2 << 30), Some(1)));
+    assert_eq!((disk, time), (1_000_000_000, Duration::from_secs(5400)));
+}

@@ -1,12 +1,11 @@
 //! Takes a job's result: `result.json` in the work folder's `out`, or what it printed.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
+use crate::beneath::Folder;
 use crate::cid::Address;
 use crate::text;
 use crate::work::Object;
@@ -22,9 +21,8 @@ pub(crate) const RESULT: &str = "result.json";
 
 /// Reads the result. Without a file, what the program printed is it.
 pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, String> {
-    let path = out.join(RESULT);
     let told = |what: String| format!("the program's {RESULT} cannot be taken: {what}");
-    let result = match read(&path) {
+    let result = match read(out) {
         Ok(text) if text.len() as u64 > RESULT_MAX => return Err(told("it is over 8 MiB".into())),
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|error| told(format!("it is no JSON object ({error})")))?,
@@ -74,12 +72,8 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// The program may have left anything under that name: a link to somebody else's file, a pipe.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
+fn read(out: &Path) -> io::Result<Vec<u8>> {
+    let file = Folder::open(out)?.read(Path::new(RESULT))?;
     let mut text = vec![];
     file.take(RESULT_MAX + 1).read_to_end(&mut text)?;
     Ok(text)
@@ -110,6 +104,10 @@ fn clean(value: Value, depth: usize) -> Option<Value> {
     reason = "a test plays the program, which may write as it likes"
 )]
 mod tests {
+    use std::fs::File;
+
+    use rustix::fs::Mode;
+
     use super::*;
 
     #[test]

@@ -99,7 +99,8 @@ impl Output {
 fn told(failure: &Value) -> Option<Told> {
     let text = |name| failure.get(name).and_then(Value::as_str);
     // Only what a program can know of itself.
-    let reasons = [Reason::BadInput, Reason::DownloadFailed, Reason::Internal];
+    let reasons =
+        [Reason::BadInput, Reason::DownloadFailed, Reason::UploadFailed, Reason::Internal];
     Some(Told {
         reason: reasons.into_iter().find(|reason| Some(reason.name()) == text("reason"))?,
         stage: Stage::ALL.into_iter().find(|stage| Some(stage.name()) == text("stage"))?,

@@ -1,10 +1,13 @@
 //! The text of an offer becomes a checked job, a decline with every problem in it, or is skipped.
 
 mod container;
+mod inputs;
 mod learn;
+mod outputs;
 mod program;
 mod script;
 mod source;
+mod transfer;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -132,7 +135,11 @@ fn job(id: &JobId, wire: &wire::Job, terms: &Terms) -> Result<Job, Decline> {
         Kind::Script => problems.script(&asked, &terms.interpreters).map(Task::Script),
         Kind::Container => problems.container(&asked).map(Task::Container),
     };
-    problems.verdict(task.map(|task| Job { id: id.clone(), task, time_limit }))
+    let transfer = match kind {
+        Kind::Script | Kind::Container => Some(problems.transfer(input, time_limit)),
+        Kind::Training | Kind::FineTuning | Kind::Inference | Kind::Compute => None,
+    };
+    problems.verdict(task.map(|task| Job { id: id.clone(), task, time_limit, transfer }))
 }
 
 /// A job's fields, as somebody else's program is described by them.
@@ -278,6 +285,7 @@ mod tests {
                 id: JobId::parse("job-1").unwrap(),
                 task: Task::Compute(Compute { kernel: Kernel::Primes, seed: 7, amount: 2.0 }),
                 time_limit: Duration::from_secs(90),
+                transfer: None,
             })
         );
     }

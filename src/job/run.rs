@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::disk::{Disk, Meter};
 use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
@@ -22,14 +23,32 @@ use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
 /// What bounds a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    pub(crate) stage: Stage,
+    /// What its progress is of the job's.
+    pub(crate) span: Span,
     pub(crate) time: Duration,
     /// Of all its processes, in bytes.
     pub(crate) memory: u64,
+    /// Of a folder that it may write to.
+    pub(crate) disk: Option<Disk>,
     pub(crate) report_every: Duration,
     /// Between TERM and KILL, and between KILL and giving up.
     pub(crate) grace: Duration,
     /// Whose fault it is if the program ends badly by itself: that of whoever wrote it.
     pub(crate) author: Blame,
+}
+
+/// A part of a job's progress, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+}
+
+impl Span {
+    fn at(self, percent: f64) -> f64 {
+        self.from + (self.to - self.from) * percent / 100.0
+    }
 }
 
 /// How often a program's memory and energy are looked at.
@@ -52,6 +71,7 @@ pub(crate) enum Run {
 enum Why {
     TimedOut,
     OutOfMemory,
+    OutOfDisk,
     Ordered(Order),
     AgentGone,
 }
@@ -86,6 +106,8 @@ struct Mean {
 pub(crate) struct Watch<'a> {
     pub(crate) orders: &'a PipeReader,
     pub(crate) limits: Limits,
+    /// What the job has cost before.
+    pub(crate) before: Option<&'a Costs>,
     /// Looks at the machine, for the report.
     pub(crate) read: &'a mut dyn FnMut() -> Reading,
     /// Tells the energy that the program has cost so far, given the CPU time it has used, in kWh.
@@ -102,6 +124,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     let mut output = Output::default();
     let mut ladder = Ladder::Up;
     let (mut next_report, mut next_look) = (started, started);
+    let mut disk = watch.limits.disk.clone().map(Meter::new);
     let killed_before = kills_for_memory();
     child.release()?;
     crash::point("program-let-go");
@@ -113,6 +136,9 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
             if child.ran_out_of_memory() || costs.usage.memory > limit && child.has_more_than(limit)
             {
                 step(&mut ladder, &child, &watch.limits, Some(Why::OutOfMemory));
+            }
+            if disk.as_mut().is_some_and(|disk| disk.is_over(&child, now)) {
+                step(&mut ladder, &child, &watch.limits, Some(Why::OutOfDisk));
             }
             next_look = now + LOOK_EVERY;
         }
@@ -141,7 +167,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     costs.last = Some((watch.read)());
     let why = ladder.why();
     if given_up {
-        return Ok((stuck(why, &output), costs));
+        return Ok((stuck(why, &watch.limits, &output), costs));
     }
     let ran_out = child.ran_out_of_memory();
     let status = child.finish(&mut |stream, line| watch.hear(&mut output, stream, line))?;
@@ -163,13 +189,16 @@ impl Watch<'_> {
         costs.cpu.add(reading.host.cpu_percent);
         costs.ram.add(Some(reading.host.ram_percent));
         costs.gpu.add(flatten(&reading.gpus).percent);
+        let before = self.before;
+        let began = before.map_or(costs.started, |before| before.started);
+        let energy_before = before.and_then(|before| before.energy_kwh);
         (self.report)(Report {
-            percent: wire_percent(output.percent),
+            percent: wire_percent(self.limits.span.at(output.percent)),
             operation: output.operation.clone().unwrap_or_else(|| "starting".into()),
             lines: output.report_lines(),
-            worked: now.saturating_sub(costs.started),
+            worked: now.saturating_sub(began),
             reading: Some(reading),
-            energy_kwh: costs.energy_kwh,
+            energy_kwh: sum(energy_before, costs.energy_kwh),
             at: clock::wall(),
         });
     }
@@ -223,22 +252,22 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
     let Some(why) = why else { return };
     let now = clock::since_boot();
     match (*ladder, why) {
-        // Without a grace, in which it would take yet more memory.
-        (Ladder::Up, Why::AgentGone | Why::OutOfMemory) => {
+        // Without a grace, in which it would take yet more.
+        (Ladder::Up, Why::AgentGone | Why::OutOfMemory | Why::OutOfDisk) => {
             child.kill();
             *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
         }
         (Ladder::Up, _) => {
-            child.signal(Signal::TERM);
+            child.ask(Signal::TERM);
             // A stopped process hears nothing before it goes on.
-            child.signal(Signal::CONT);
+            child.ask(Signal::CONT);
             *ladder = Ladder::Termed { why, kill_at: now + limits.grace };
         }
         // The first reason stands, unless the agent itself goes away.
         (Ladder::Termed { .. }, Why::AgentGone) => {
             *ladder = Ladder::Termed { why, kill_at: now };
         }
-        (Ladder::Termed { why, .. }, Why::OutOfMemory) => {
+        (Ladder::Termed { why, .. }, Why::OutOfMemory | Why::OutOfDisk) => {
             *ladder = Ladder::Termed { why, kill_at: now };
         }
         (Ladder::Killed { give_up_at, .. }, Why::AgentGone) => {
@@ -264,7 +293,7 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         let error = format!("killed: memory limit of {} MiB", limits.memory >> 20);
         (Reason::OutOfMemory, Blame::Job, error)
     };
-    let mut stage = Stage::Run;
+    let mut stage = limits.stage;
     let (reason, blame, error) = match why {
         Some(Why::AgentGone) => return Run::Abandoned,
         Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
@@ -272,10 +301,16 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
             (Reason::Cancelled, Blame::Worker, "stopped: the worker is shutting down".to_owned())
         }
         Some(Why::TimedOut) => {
-            let time = humantime::format_duration(limits.time);
-            (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage run"))
+            let time = humantime::format_duration(whole(limits.time));
+            let stage = limits.stage.name();
+            (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage {stage}"))
         }
         Some(Why::OutOfMemory) => too_much(),
+        Some(Why::OutOfDisk) => {
+            let most = limits.disk.as_ref().map_or(0, |disk| disk.most >> 20);
+            let error = format!("killed: disk limit of {most} MiB");
+            (Reason::KilledSignal, Blame::Job, error)
+        }
         None if status.success() => return Run::Done(output.result),
         None if ran_out => too_much(),
         // Within its limit, so that it may well do on a machine with more room.
@@ -308,12 +343,12 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
     })
 }
 
-fn stuck(why: Option<Why>, output: &Output) -> Run {
+fn stuck(why: Option<Why>, limits: &Limits, output: &Output) -> Run {
     if why == Some(Why::AgentGone) {
         return Run::Abandoned;
     }
     let error = "the program could not be killed and was given up".into();
-    let failure = Failure::of_worker(Reason::Internal, Stage::Run, error);
+    let failure = Failure::of_worker(Reason::Internal, limits.stage, error);
     Run::Failed(Failure { log: output.last_lines(), ..failure })
 }
 
@@ -327,6 +362,39 @@ impl Costs {
         self.usage.peak_memory_mb = peaks.into_iter().flatten().reduce(f64::max);
         self.energy_kwh = energy(self.usage.cpu);
     }
+}
+
+impl Costs {
+    /// Those of two programs of the same job, one after the other.
+    pub(crate) fn and(self, later: Self) -> Self {
+        let peaks = [self.usage.peak_memory_mb, later.usage.peak_memory_mb];
+        Self {
+            started: self.started,
+            cpu: self.cpu.and(later.cpu),
+            ram: self.ram.and(later.ram),
+            gpu: self.gpu.and(later.gpu),
+            last: later.last.or(self.last),
+            usage: Usage {
+                cpu: sum(self.usage.cpu, later.usage.cpu),
+                peak_memory_mb: peaks.into_iter().flatten().reduce(f64::max),
+                ..later.usage
+            },
+            energy_kwh: sum(self.energy_kwh, later.energy_kwh),
+        }
+    }
+}
+
+/// What is known of both.
+fn sum<N: std::ops::Add<Output = N>>(a: Option<N>, b: Option<N>) -> Option<N> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (one, other) => one.or(other),
+    }
+}
+
+/// In whole seconds where there are any: what a stage was left is of no use to the last nanosecond.
+fn whole(time: Duration) -> Duration {
+    if time < Duration::from_secs(1) { time } else { Duration::from_secs(time.as_secs()) }
 }
 
 /// What goes into `metrics`: only what was measured.
@@ -358,6 +426,10 @@ pub(crate) fn final_metrics(costs: &Costs) -> Object {
 }
 
 impl Mean {
+    fn and(self, later: Self) -> Self {
+        Self { sum: self.sum + later.sum, count: self.count + later.count }
+    }
+
     fn add(&mut self, value: Option<f64>) {
         if let Some(value) = value {
             self.sum += value;

@@ -9,7 +9,10 @@ use std::fs::{File, read_to_string};
 use std::io::{self, Write as _};
 use std::str::FromStr;
 
-use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+use super::proc;
+use super::sandbox::NOBODY;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, nice, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// One kind of limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +32,14 @@ pub(crate) enum Bound {
     Core,
     /// Open files of one process.
     Files,
-    /// Processes and threads of this user; it does not bind root.
+    /// Processes and threads of this user, besides those that there are now; it does not bind root.
     Processes,
+    /// Processors to run on, of those that it may run on now.
+    Cpus,
 }
 
 impl Bound {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Nice,
         Self::OomScore,
         Self::Data,
@@ -43,6 +48,7 @@ impl Bound {
         Self::Core,
         Self::Files,
         Self::Processes,
+        Self::Cpus,
     ];
 
     fn name(self) -> &'static str {
@@ -55,6 +61,7 @@ impl Bound {
             Self::Core => "core",
             Self::Files => "files",
             Self::Processes => "processes",
+            Self::Cpus => "cpus",
         }
     }
 
@@ -75,7 +82,8 @@ impl Bound {
             Self::FileSize => lower(Resource::Fsize, value),
             Self::Core => lower(Resource::Core, value),
             Self::Files => lower(Resource::Nofile, value),
-            Self::Processes => lower(Resource::Nproc, value),
+            Self::Processes => lower(Resource::Nproc, value.saturating_add(threads_now())),
+            Self::Cpus => keep_processors(value),
         }
     }
 }
@@ -115,6 +123,22 @@ impl FromStr for Bounds {
     }
 }
 
+/// Of whoever the program will be: root becomes somebody else first.
+fn threads_now() -> u64 {
+    let us = geteuid();
+    proc::threads_of(if us.is_root() { NOBODY } else { us.as_raw() })
+}
+
+fn keep_processors(count: u64) -> io::Result<()> {
+    let mine = sched_getaffinity(None)?;
+    let mut kept = CpuSet::new();
+    let count = usize::try_from(count).unwrap_or(usize::MAX).max(1);
+    for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| mine.is_set(*cpu)).take(count) {
+        kept.set(cpu);
+    }
+    sched_setaffinity(None, &kept).map_err(io::Error::from)
+}
+
 /// Never above what it is already: raising it is a privilege.
 fn lower(resource: Resource, value: u64) -> io::Result<()> {
     let now = getrlimit(resource);
@@ -145,7 +169,7 @@ mod tests {
     #[test]
     fn what_is_no_limit_is_refused() {
         let refused = |text: &str| text.parse::<Bounds>().unwrap_err();
-        assert_eq!(refused("nice=1,cpus=3"), "`cpus=3` is no limit");
+        assert_eq!(refused("nice=1,gpus=3"), "`gpus=3` is no limit");
         assert_eq!(refused(""), "`` is no limit");
         assert_eq!(refused("files=-1"), "`files=-1` is no limit");
     }

@@ -76,6 +76,13 @@ impl Family {
         end_all(within, || self.strays());
     }
 
+    /// Sends a signal to all but the leader.
+    pub(super) fn signal(&self, signal: Signal) {
+        for (pid, stat) in self.strays() {
+            send(pid, &stat, signal);
+        }
+    }
+
     /// The leader and all others, as they are now.
     pub(super) fn pids(&self) -> Vec<u32> {
         let all = proc::all();
@@ -222,6 +229,11 @@ pub(super) fn end_all(within: Duration, mut find: impl FnMut() -> Vec<(u32, Stat
 
 /// Kills a process, and returns by what its end can be waited for.
 pub(super) fn kill(pid: u32, seen: &Stat) -> Option<OwnedFd> {
+    send(pid, seen, Signal::KILL)
+}
+
+/// The same with another signal.
+fn send(pid: u32, seen: &Stat, signal: Signal) -> Option<OwnedFd> {
     let pid = to_pid(pid)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty());
     // Looked at once more behind the descriptor, since the pid may be another's by now.
@@ -229,11 +241,11 @@ pub(super) fn kill(pid: u32, seen: &Stat) -> Option<OwnedFd> {
         return None;
     }
     match pidfd {
-        Ok(pidfd) => pidfd_send_signal(&pidfd, Signal::KILL).ok().map(|()| pidfd),
+        Ok(pidfd) => pidfd_send_signal(&pidfd, signal).ok().map(|()| pidfd),
         // Ended meanwhile.
         Err(Errno::SRCH) => None,
         // An old kernel, or no descriptors left.
-        Err(_) => kill_process(pid, Signal::KILL).ok().and(None),
+        Err(_) => kill_process(pid, signal).ok().and(None),
     }
 }
 

@@ -62,7 +62,7 @@ impl Groups {
         let groups = Self { parents, prefix: format!("qubix-worker-{dev:x}-{ino:x}-") };
         groups.sweep();
         // Also in a container that shows them for reading only.
-        groups.make("probe", u64::MAX).ok()?;
+        groups.make("probe", u64::MAX, None).ok()?;
         Some(groups)
     }
 
@@ -72,7 +72,7 @@ impl Groups {
     }
 
     /// Makes a group, which goes when it is dropped. The name is nobody else's meanwhile.
-    pub(crate) fn make(&self, name: &str, memory: u64) -> io::Result<Group> {
+    pub(crate) fn make(&self, name: &str, memory: u64, cpus: Option<f64>) -> io::Result<Group> {
         let name = format!("{}{name}", self.prefix);
         let mut group = Group { dirs: vec![] };
         for parent in &self.parents {
@@ -81,6 +81,9 @@ impl Groups {
             group.dirs.push(dir);
         }
         group.limit(memory)?;
+        if let Some(cpus) = cpus {
+            group.limit_processors(cpus)?;
+        }
         Ok(group)
     }
 
@@ -195,6 +198,14 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Where processors are not counted in groups, the bounds of each program see to it.
+    fn limit_processors(&self, cpus: f64) -> io::Result<()> {
+        const PERIOD: f64 = 100_000.0;
+        let quota = (cpus * PERIOD).round().max(1000.0);
+        self.set("cpu.max", &format!("{quota} {PERIOD}"))?;
+        self.set("cpu.cfs_quota_us", &quota.to_string())
     }
 
     /// Writes the file wherever there is one of that name.

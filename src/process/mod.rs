@@ -11,11 +11,14 @@ mod family;
 mod group;
 mod lines;
 mod proc;
+mod sandbox;
+mod seccomp;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +32,8 @@ use family::Family;
 pub(crate) use group::{Group, Groups};
 use lines::Lines;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from, kills_for_memory};
+pub(crate) use sandbox::{FILTER, Sandbox, View, find as find_program};
+pub(crate) use seccomp::filter;
 
 /// How often a child is looked at where the kernel has no pidfd to wait on (before Linux 5.3).
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -49,6 +54,9 @@ pub(crate) struct Program {
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(&'static str, OsString)>,
     pub(crate) dir: PathBuf,
+    /// Its leader only holds another program, which ends with it: signals are not for the leader, and
+    /// what it exits with is what the other one ended with, as a shell tells it.
+    pub(crate) is_wrapped: bool,
 }
 
 /// Which pipe a line came through.
@@ -80,6 +88,7 @@ pub(crate) struct Child {
     family: Family,
     /// Removed after the leader is reaped.
     group: Option<Group>,
+    is_wrapped: bool,
     reaped: bool,
 }
 
@@ -121,8 +130,9 @@ impl Child {
         let stderr = child.stderr.take().map(|pipe| (Stream::Stderr, OwnedFd::from(pipe)));
         let stdin = child.stdin.take();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        let (pipes, is_wrapped) = ([None, None], program.is_wrapped);
         let mut started =
-            Self { child, pid, pidfd, stdin, pipes: [None, None], family, group, reaped: false };
+            Self { child, pid, pidfd, stdin, pipes, family, group, is_wrapped, reaped: false };
         for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
             *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
         }
@@ -206,8 +216,13 @@ impl Child {
         Ok(rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_some())
     }
 
+    /// Asks the program to do what the signal says: its whole group, or all that it is wrapped into.
+    pub(crate) fn ask(&self, signal: Signal) {
+        if self.is_wrapped { self.family.signal(signal) } else { self.signal(signal) }
+    }
+
     /// Sends a signal to the whole group.
-    pub(crate) fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         // The one error there is, that nobody is left to be signalled, is what we want.
         rustix::process::kill_process_group(self.pid, signal).ok();
     }
@@ -239,6 +254,15 @@ impl Child {
         self.group.is_none() && all() > bytes
     }
 
+    /// Bytes of the files on a disk that it has open and that are in no folder any more.
+    pub(crate) fn unlinked(&self, device: u64) -> u64 {
+        let files = self.family.pids().into_iter().flat_map(proc::unlinked_files);
+        let theirs = files.filter(|file| file.device == device);
+        // One that many have open is there once.
+        let sizes: BTreeMap<u64, u64> = theirs.map(|file| (file.inode, file.bytes)).collect();
+        sizes.values().sum()
+    }
+
     /// Whether the kernel has killed some of it, or all, at its control group's limit.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         self.group.as_ref().is_some_and(Group::ran_out_of_memory)
@@ -265,7 +289,8 @@ impl Child {
             pipe.lines.end(&mut |line| sink(pipe.stream, line));
         }
         self.reaped = true;
-        self.child.wait()
+        let status = self.child.wait()?;
+        Ok(if self.is_wrapped { unwrapped(status) } else { status })
     }
 }
 
@@ -282,6 +307,14 @@ impl Drop for Child {
         if let Err(error) = self.child.try_wait() {
             log::debug!("cannot reap pid={}: {error}", self.child.id());
         }
+    }
+}
+
+/// A signal is told as a shell tells it.
+fn unwrapped(status: ExitStatus) -> ExitStatus {
+    match status.code() {
+        Some(code @ 129..160) => ExitStatus::from_raw(code - 128),
+        _ => status,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::iter;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -62,6 +63,42 @@ pub(super) fn all() -> BTreeMap<u32, Stat> {
     let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     // One that has ended since is not there any more.
     pids.filter_map(|pid| Some((pid, stat(to_pid(pid)?).ok()?))).collect()
+}
+
+/// A file that is in no folder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unlinked {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// On the disk.
+    pub(super) bytes: u64,
+}
+
+/// Those that a process has open.
+pub(super) fn unlinked_files(pid: u32) -> Vec<Unlinked> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    // Of the file and not of the link to it.
+    let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
+    let unlinked = files.filter(|file| file.is_file() && file.nlink() == 0);
+    let found = |file: fs::Metadata| Unlinked {
+        device: file.dev(),
+        inode: file.ino(),
+        bytes: file.blocks() * 512,
+    };
+    unlinked.map(found).collect()
+}
+
+/// How many threads the processes of a user have.
+pub(super) fn threads_of(user: u32) -> u64 {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process =
+        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit();
+    let theirs = names
+        .filter(is_process)
+        .filter(|entry| entry.metadata().is_ok_and(|metadata| metadata.uid() == user));
+    // Two links are the folder's own.
+    let threads = |entry: fs::DirEntry| fs::metadata(entry.path().join("task")).ok();
+    theirs.filter_map(threads).map(|tasks| tasks.nlink().saturating_sub(2)).sum()
 }
 
 /// Our own children, of whichever thread.

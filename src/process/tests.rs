@@ -25,6 +25,7 @@ fn grouped(mark: &str, script: &str, group: Option<Group>) -> Child {
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
         dir: "/".into(),
+        is_wrapped: false,
     };
     Child::start(&program, group).unwrap()
 }

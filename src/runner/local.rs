@@ -7,7 +7,7 @@ use crate::process::{Bounds, Program};
 use crate::work::JobId;
 
 /// The link and not the path it leads to: an upgrade may have replaced the file since.
-const THIS: &str = "/proc/self/exe";
+pub(super) const THIS: &str = "/proc/self/exe";
 
 /// The embedded engine: this same binary under its hidden subcommand.
 pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str, bounds: &Bounds) -> Program {
@@ -21,6 +21,7 @@ pub(crate) fn engine(id: &JobId, work: &Path, subcommand: &str, bounds: &Bounds)
             ("WORKER_OUTPUT_DIR", work.join("out").into()),
         ],
         dir: work.to_owned(),
+        is_wrapped: false,
     }
 }
 
@@ -32,11 +33,12 @@ pub(crate) fn speed(subcommand: &str) -> Program {
         args: vec![subcommand.into()],
         env: vec![],
         dir: "/".into(),
+        is_wrapped: false,
     }
 }
 
 /// The mark of a job's processes: no two jobs of any agents on this machine share a work folder.
-fn mark(work: &Path) -> OsString {
+pub(super) fn mark(work: &Path) -> OsString {
     work.into()
 }
 

@@ -2,16 +2,31 @@
 //! in a container.
 
 mod local;
+mod script;
 
+use crate::process::Sandbox;
 use crate::work::Kind;
 
 pub(crate) use local::{all_marks, engine, speed};
+pub(crate) use script::{find_sandbox, interpreters, lay_out, script};
 
-/// Whether jobs of this kind can run on this machine, and if not why, and how to help it.
-pub(crate) fn works(kind: Kind, interpreters: &[String]) -> Result<(), String> {
+/// Whether jobs of this kind can run on this machine, and if not why, and how to help it. What is needed
+/// for it is looked for before, if it is allowed.
+pub(crate) fn works(
+    kind: Kind,
+    named: &[String],
+    sandbox: Option<&Result<Sandbox, String>>,
+) -> Result<(), String> {
     match kind {
         Kind::Training | Kind::Inference | Kind::FineTuning | Kind::Compute => Ok(()),
-        Kind::Script => Err(format!("there is no sandbox for {}", interpreters.join(", "))),
+        Kind::Script if interpreters(named).is_empty() => {
+            Err(format!("none of {} is here: install one of them", named.join(", ")))
+        }
+        Kind::Script => match sandbox {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("no sandbox was looked for".to_owned()),
+        },
         Kind::Container => Err("this version runs no containers".to_owned()),
     }
 }

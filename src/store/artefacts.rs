@@ -42,6 +42,19 @@ impl Store {
         Ok(address)
     }
 
+    /// Takes a file that was hashed and synced, and is nobody else's any more.
+    pub(crate) fn take_artefact(
+        &self,
+        file: &Path,
+        cid: &Cid,
+        now: SystemTime,
+    ) -> Result<(), FileError> {
+        make_dir(&self.artefacts())?;
+        let touched = open(file).and_then(|opened| opened.set_modified(now));
+        touched.map_err(|error| FileError::new("keep", file, error))?;
+        file::rename(file, &self.artefact_path(cid))
+    }
+
     /// Where the file of this address is, if it is here and still what it was. It counts as new from
     /// now on.
     pub(crate) fn artefact(&self, cid: &Cid, now: SystemTime) -> Option<PathBuf> {
@@ -116,7 +129,7 @@ impl Store {
         Ok(owed)
     }
 
-    fn artefacts(&self) -> PathBuf {
+    pub(crate) fn artefacts(&self) -> PathBuf {
         self.dir.join("artefacts")
     }
 
@@ -132,9 +145,10 @@ fn undelivered(record: &Record) -> Vec<Cid> {
     named_artefacts(result)
 }
 
-/// The files that a result names.
+/// The files that a result names and that are here, and not somewhere else.
 pub(crate) fn named_artefacts(result: &Object) -> Vec<Cid> {
     let artefacts = result.get("artefacts").and_then(Value::as_array).into_iter().flatten();
+    let artefacts = artefacts.filter(|artefact| artefact.get("upload").is_none());
     artefacts.filter_map(|artefact| artefact.get("cid")?.as_str()?.parse().ok()).collect()
 }
 

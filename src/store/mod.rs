@@ -16,6 +16,7 @@ mod pause;
 mod quarantine;
 mod record;
 mod recover;
+mod remove;
 mod reserve;
 mod reuse;
 mod speed;
@@ -44,6 +45,7 @@ pub(crate) use status::{STATUS, read_status, write_status};
 use crate::crash;
 use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};
 use ledger::Ledger;
+use remove::remove_tree;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -297,14 +299,6 @@ fn make_dir(dir: &Path) -> Result<(), FileError> {
         .mode(0o700)
         .create(dir)
         .map_err(|error| FileError::new("make the folder", dir, error))
-}
-
-fn remove_tree(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => log::warn!("cannot remove {}: {error}", dir.display()),
-    }
 }
 
 #[cfg(test)]

@@ -176,7 +176,12 @@ fn offer(name: &str) -> Offer {
         content: "content".into(),
         kind: "compute".into(),
         provider_id: None,
-        job: Ok(crate::work::Job { id: id(name), task, time_limit: Duration::from_secs(3600) }),
+        job: Ok(crate::work::Job {
+            id: id(name),
+            task,
+            time_limit: Duration::from_secs(3600),
+            transfer: None,
+        }),
         text: String::new(),
     }
 }

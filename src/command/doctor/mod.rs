@@ -86,7 +86,7 @@ fn all(config: &Config, root: &Path) -> Vec<Check> {
     checks.push(machine::sleep(root));
     checks.push(machine::namespaces(root));
     checks.extend(service::checks(&config.identity.state_dir, root));
-    checks.extend(needs::checks(&config.jobs, root));
+    checks.extend(needs::checks(&config.jobs, &config.identity.state_dir, root));
     checks
 }
 

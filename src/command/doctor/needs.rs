@@ -4,24 +4,27 @@ use std::path::Path;
 
 use super::Check;
 use super::machine::closed_namespaces;
+use crate::cli;
 use crate::config::{Jobs, on_path};
-use crate::runner::works;
+use crate::runner;
 use crate::work::Kind;
 
 /// Something that is missing, and how to get it.
 type Missing = (String, String);
 
 /// One check a kind that may run here.
-pub(super) fn checks(jobs: &Jobs, root: &Path) -> Vec<Check> {
-    jobs.kinds.iter().map(|kind| judge(*kind, &needs(*kind, jobs, root), jobs)).collect()
+pub(super) fn checks(jobs: &Jobs, state_dir: &Path, root: &Path) -> Vec<Check> {
+    let check = |kind: &Kind| judge(*kind, &needs(*kind, jobs, root), jobs, state_dir);
+    jobs.kinds.iter().map(check).collect()
 }
 
-fn judge(kind: Kind, missing: &[Missing], jobs: &Jobs) -> Check {
+fn judge(kind: Kind, missing: &[Missing], jobs: &Jobs, state_dir: &Path) -> Check {
     let name = format!("{} jobs", kind.name());
     if let Some((what, fix)) = missing.first() {
         return Check::fail(name, what.clone(), fix.clone());
     }
-    match works(kind, &jobs.interpreters) {
+    let sandbox = (kind == Kind::Script).then(|| runner::find_sandbox(cli::LIMIT, state_dir));
+    match runner::works(kind, &jobs.interpreters, sandbox.as_ref()) {
         Ok(()) => Check::ok(name, "all that they need is here"),
         Err(why) => Check::fail(name, why, format!("leave {} out of --allow", kind.name())),
     }
@@ -68,11 +71,11 @@ mod tests {
     #[test]
     fn the_engine_needs_nothing_and_a_kind_that_lacks_something_says_what() {
         let jobs = Jobs::default();
-        for check in checks(&jobs, Path::new("/nowhere")) {
+        for check in checks(&jobs, Path::new("/state"), Path::new("/nowhere")) {
             assert!(matches!(check.verdict, Verdict::Ok(_)), "{check:?}");
         }
         let missing = [("bwrap is not installed".into(), "apt install bubblewrap".into())];
-        let check = judge(Kind::Script, &missing, &jobs);
+        let check = judge(Kind::Script, &missing, &jobs, Path::new("/state"));
         assert_eq!(
             check,
             Check::fail("script jobs", "bwrap is not installed", "apt install bubblewrap")

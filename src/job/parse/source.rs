@@ -89,6 +89,6 @@ pub(super) fn is_url(text: &str) -> bool {
     is_http && text.len() <= URL_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn is_sha256(text: &str) -> bool {
+pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

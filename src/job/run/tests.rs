@@ -20,8 +20,11 @@ struct Script {
 
 fn limits() -> Limits {
     Limits {
+        stage: Stage::Run,
+        span: Span { from: 0.0, to: 100.0 },
         time: Duration::from_secs(60),
         memory: 1 << 30,
+        disk: None,
         report_every: Duration::from_secs(60),
         grace: Duration::from_secs(10),
         author: Blame::Job,
@@ -39,6 +42,7 @@ fn run_in(group: Option<Group>, script: &str, limits: Limits, order: Option<Orde
         args: vec!["-c".into(), format!("read go || exit 9; {script}").into()],
         env: vec![("PATH", "/usr/bin:/bin".into())],
         dir: "/".into(),
+        is_wrapped: false,
     };
     let child = Child::start(&program, group).unwrap();
     let (orders, mut giver) = pipe().unwrap();
@@ -63,6 +67,7 @@ fn run_in(group: Option<Group>, script: &str, limits: Limits, order: Option<Orde
     let mut watch_ = Watch {
         orders: &orders,
         limits,
+        before: None,
         read: &mut read,
         energy: &mut energy,
         report: &mut report,
@@ -198,7 +203,7 @@ fn killed_for_memory(script: &str) {
     let small = Limits { memory: 32 << 20, ..limits() };
     let state = tempfile::tempdir().unwrap();
     let groups = Groups::find(Path::new("/"), state.path());
-    let group = groups.as_ref().map(|groups| groups.make("small", small.memory).unwrap());
+    let group = groups.as_ref().map(|groups| groups.make("small", small.memory, None).unwrap());
     for group in [group, None] {
         let failure = failure(run_in(group, script, small.clone(), None).run);
         assert_eq!((failure.reason, failure.blame), (Reason::OutOfMemory, Blame::Job));

@@ -18,7 +18,7 @@ struct Outlived {
 /// Once as it is, and once more in a control group of its own, where this machine has them.
 fn outlive(script: &str, signal: Signal) -> Outlived {
     if let Some(place) = place() {
-        let group = place.groups.make("hostile", 1 << 30).unwrap();
+        let group = place.groups.make("hostile", 1 << 30, None).unwrap();
         outlive_in(Some(group), script, signal);
         assert_eq!(place.left(), [""; 0], "its group is still there");
     }
@@ -166,7 +166,7 @@ fn what_bears_a_mark_that_begins_so_is_killed_and_nobody_else_is() {
 #[test]
 fn what_an_agent_left_in_its_groups_ends_with_the_next_one_and_the_groups_go() {
     let Some(place) = place() else { return };
-    let group = place.groups.make("left", 1 << 30).unwrap();
+    let group = place.groups.make("left", 1 << 30, None).unwrap();
     let mut child = grouped("left", &format!("{AWAY} sleep 1000; echo now; read end"), Some(group));
     child.release().unwrap();
     let mut said = false;
@@ -184,7 +184,7 @@ fn a_group_counts_what_its_program_used_with_all_it_started() {
     let Some(place) = place() else { return };
     let script = "(h=$(head -c 32M /dev/zero | tr '\\0' x)); \
                   (i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); exit 0";
-    let group = place.groups.make("used", 1 << 30).unwrap();
+    let group = place.groups.make("used", 1 << 30, None).unwrap();
     let mut child = grouped("used", script, Some(group));
     child.release().unwrap();
     while child.wait(BOUND, None, &mut |_, _| {}).unwrap() != Woken::Exited {}
@@ -201,7 +201,7 @@ fn zombies_that_a_program_leaves_to_us_go_while_it_runs_in_a_group_too() {
     let script =
         "i=0; while [ $i -lt 20 ]; do (setsid -f sh -c 'echo $$'); i=$((i+1)); done; read end";
     let mut child =
-        grouped("zombies", script, Some(place.groups.make("zombies", 1 << 30).unwrap()));
+        grouped("zombies", script, Some(place.groups.make("zombies", 1 << 30, None).unwrap()));
     child.release().unwrap();
     let mut pids: Vec<String> = vec![];
     while pids.len() < 20 {
@@ -219,7 +219,7 @@ fn zombies_that_a_program_leaves_to_us_go_while_it_runs_in_a_group_too() {
 #[test]
 fn a_fork_bomb_is_bounded_and_ended_as_a_whole() {
     let Some(place) = place() else { return };
-    let group = place.groups.make("bomb", 1 << 30).unwrap();
+    let group = place.groups.make("bomb", 1 << 30, None).unwrap();
     group.set("pids.max", "100").unwrap();
     let script = "b() { b 2>/dev/null & b 2>/dev/null & wait; }; echo now; b";
     let seen = outlive_in(Some(group), script, Signal::KILL);

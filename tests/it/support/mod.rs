@@ -3,13 +3,15 @@
 mod backend;
 mod disk;
 mod driver;
+mod host;
 mod market;
 mod mock;
 mod program;
+mod storage;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -20,9 +22,11 @@ use tempfile::TempDir;
 pub(crate) use backend::{Backend, Reply, Request, Reserved, open_jobs};
 pub(crate) use disk::Disk;
 pub(crate) use driver::Driver;
+pub(crate) use host::{Host, USER, script};
 pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, WORKER, run};
+pub(crate) use storage::Storage;
 
 /// How long anything may take before a test gives it up. Never how long anything should take.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -85,6 +89,23 @@ impl Home {
     /// Another file than the one that all tests share.
     pub(crate) fn worker_at(&self, binary: &str, url: &str, more: &[&str]) -> Program {
         self.start(binary, url, more, &[])
+    }
+
+    /// Another user's worker, of whom this folder is then; only root can be another. It runs below the
+    /// program of these words, if there are any.
+    pub(crate) fn worker_of(&self, user: u32, below: &[&str], url: &str, more: &[&str]) -> Program {
+        let binary = self.path("worker");
+        fs::copy(WORKER, &binary).unwrap();
+        for path in ["", "state", "state/speed.json", "worker"] {
+            chown(self.path(path), Some(user), Some(user)).unwrap();
+        }
+        let become_user =
+            [&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"];
+        let become_user = become_user.map(str::to_owned).into_iter().chain(["--".into()]);
+        let below = below.iter().map(|word| (*word).to_owned()).chain([binary]);
+        let args: Vec<String> = become_user.chain(below).chain(self.run_args(url, more)).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Program::start_at("/usr/bin/setpriv", &args, &[])
     }
 
     fn start(&self, binary: &str, url: &str, more: &[&str], env: &[(&str, &str)]) -> Program {

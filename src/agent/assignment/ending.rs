@@ -1,0 +1,103 @@
+//! What becomes of a job when its programs are done.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::Assignment;
+use crate::clock;
+use crate::job;
+use crate::work::{Blame, Failure, Object, Reason, Stage};
+
+/// A disk with less room than this is full.
+const DISK_FULL: u64 = 1 << 20;
+
+impl Assignment<'_> {
+    /// Takes the engine's result, and the files that it names into the store.
+    pub(super) fn collect(&self, printed: Option<Object>) -> Result<Object, Failure> {
+        let store = &self.shared.store;
+        let out = store.work_dir(&self.key).join("out");
+        let keep = |path: &Path| {
+            store.put_artefact(path, clock::wall()).map_err(|error| error.to_string())
+        };
+        let collected = job::collect(&out, printed).and_then(|mut result| {
+            job::keep_artefacts(&mut result, &out, keep)?;
+            Ok(result)
+        });
+        let result = collected
+            .map_err(|error| Failure::of_worker(Reason::Internal, Stage::Outputs, error))?;
+        store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
+        Ok(result)
+    }
+
+    /// Takes the result of another's program, which need not have any, and what was found in its output
+    /// folder.
+    pub(super) fn take_outputs(
+        &self,
+        work: &Path,
+        printed: Option<Object>,
+    ) -> Result<Object, Failure> {
+        let store = &self.shared.store;
+        let internal = |error| Failure::of_worker(Reason::Internal, Stage::Outputs, error);
+        let removed = job::take_answer(work).map_err(internal)?;
+        let kept = removed.artefacts.iter().filter(|artefact| artefact.upload.is_none());
+        for artefact in kept {
+            let path = job::kept_dir(work).join(artefact.cid.to_string());
+            let taken = store.take_artefact(&path, &artefact.cid, clock::wall());
+            taken.map_err(|error| internal(error.to_string()))?;
+        }
+        let printed = printed.or_else(|| Some(Object::new()));
+        let mut result = job::collect(&work.join("out"), printed).map_err(|error| Failure {
+            reason: Reason::BadInput,
+            blame: Blame::Job,
+            ..internal(error)
+        })?;
+        result.insert("artefacts".into(), json!(removed.artefacts));
+        if !removed.skipped.is_empty() {
+            result.insert("skipped".into(), json!(removed.skipped));
+        }
+        store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
+        Ok(result)
+    }
+}
+
+/// A program that ends by itself on a full disk ends because of that, which is no fault of the job's.
+pub(super) fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
+    let by_itself = matches!(failure.reason, Reason::NonzeroExit | Reason::KilledSignal);
+    if !by_itself || free.is_none_or(|free| free >= DISK_FULL) {
+        return failure;
+    }
+    let error = format!("the worker's disk is full: {}", failure.error);
+    Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+}
+
+pub(super) fn staging(error: &str) -> Failure {
+    Failure::of_worker(Reason::Internal, Stage::Inputs, one_line(error))
+}
+
+pub(super) fn one_line(text: &str) -> String {
+    crate::text::one_line(text, 300)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ends_on_a_full_disk_is_no_fault_of_the_jobs() {
+        let failure = |reason| {
+            let failure = Failure::of_worker(reason, Stage::Run, "exit code 1".into());
+            Failure { blame: Blame::Job, ..failure }
+        };
+        let told = on_disk(failure(Reason::NonzeroExit), Some(0));
+        assert_eq!((told.blame, told.reason), (Blame::Worker, Reason::Internal));
+        assert_eq!(told.error, "the worker's disk is full: exit code 1");
+        for (reason, free) in [
+            (Reason::NonzeroExit, Some(DISK_FULL)),
+            (Reason::NonzeroExit, None),
+            (Reason::Timeout, Some(0)),
+        ] {
+            assert_eq!(on_disk(failure(reason), free).blame, Blame::Job, "{reason:?} {free:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The programs of a job, each started held and let go when its handle is on disk.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Assignment;
+use super::ending::one_line;
+use crate::agent::limits;
+use crate::process::{Bound, Bounds, Child, Group, Program};
+use crate::runner;
+use crate::store::Phase;
+use crate::work::{Blame, Failure, Job, Reason, Stage, Task};
+use crate::{cli, crash};
+
+/// Between TERM and KILL.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// What a child that moves files may write to at most; by other limits it stops much earlier.
+const MOVING: u64 = 1 << 30;
+
+impl Assignment<'_> {
+    /// Starts the program of a stage, held; records its handle.
+    pub(super) fn begin(&self, job: &Job, stage: Stage, work: &Path) -> Result<Child, Failure> {
+        let starting = |error: String| {
+            let error = format!("the program cannot be started: {}", one_line(&error));
+            Failure::of_worker(Reason::StartFailed, stage, error)
+        };
+        let program = match stage {
+            Stage::Run => self.program(job, work).map_err(starting)?,
+            Stage::Inputs => runner::engine(&job.id, work, cli::SUPPLY, &moving_bounds()),
+            Stage::Outputs => runner::engine(&job.id, work, cli::REMOVE, &moving_bounds()),
+        };
+        let child = Child::start(&program, self.group(job, stage))
+            .map_err(|error| starting(error.to_string()))?;
+        crash::point("program-held");
+        let handle = child.handle().map_err(|error| starting(error.to_string()))?;
+        let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
+        let store = &self.shared.store;
+        store.write(&self.key, &running).map_err(|error| starting(error.to_string()))?;
+        crash::point("handle-recorded");
+        Ok(child)
+    }
+
+    /// One of its own where there can be one; a job goes without if that fails.
+    fn group(&self, job: &Job, stage: Stage) -> Option<Group> {
+        let groups = self.shared.groups.as_ref()?;
+        let limits = &self.shared.config().jobs.limits;
+        let (memory, cpus) = match stage {
+            Stage::Run => (limits::memory(&job.task, limits), limits::cpus(&job.task, limits)),
+            Stage::Inputs | Stage::Outputs => (limits::given_memory(limits), None),
+        };
+        let made = groups.make(self.key.as_str(), memory, cpus);
+        let failed = |error| log::warn!("a job runs without a control group: {error}");
+        made.map_err(failed).ok()
+    }
+
+    fn program(&self, job: &Job, work: &Path) -> Result<Program, String> {
+        let bounds = limits::bounds(job, &self.shared.config().jobs.limits, GRACE);
+        match &job.task {
+            Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
+                Ok(runner::engine(&job.id, work, cli::ENGINE, &bounds))
+            }
+            Task::Script(script) => {
+                let told = |error: io::Error| format!("the script cannot be laid out: {error}");
+                let sandbox = self.shared.sandbox.as_ref().ok_or("there is no sandbox")?;
+                runner::lay_out(sandbox, &job.id, script, work).map_err(told)?;
+                runner::script(sandbox, cli::LIMIT, script, work, &bounds)
+            }
+            Task::Container(_) => Err("there is no runner for it".to_owned()),
+        }
+    }
+}
+
+/// What holds for a child that moves files.
+fn moving_bounds() -> Bounds {
+    Bounds(vec![
+        (Bound::Nice, 10),
+        (Bound::OomScore, 500),
+        (Bound::Data, MOVING),
+        (Bound::FileSize, 20 << 30),
+        (Bound::Core, 0),
+        (Bound::Files, 1024),
+    ])
+}
+
+/// The engine is ours, and was given nothing that was not checked: it fails for want of threads or
+/// memory, or on a machine that computes wrong.
+pub(super) fn author(task: &Task) -> Blame {
+    match task {
+        Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
+            Blame::Worker
+        }
+        Task::Script(_) | Task::Container(_) => Blame::Job,
+    }
+}

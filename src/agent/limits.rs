@@ -1,0 +1,105 @@
+//! What a job may take of this machine: what its owner gives, or the less that it asks for.
+
+use std::time::Duration;
+
+use crate::config::Limits;
+use crate::machine;
+use crate::process::{Bound, Bounds};
+use crate::work::{Job, Share, Task};
+
+/// Processes and threads of one job that are not counted together with others of the same user.
+const PROCESSES: u64 = 1024;
+
+/// In bytes, of all its processes.
+pub(super) fn memory(task: &Task, limits: &Limits) -> u64 {
+    let given = given_memory(limits);
+    share(task).and_then(|share| share.memory).map_or(given, |asked| asked.min(given))
+}
+
+/// Whatever a job asks for.
+pub(super) fn given_memory(limits: &Limits) -> u64 {
+    limits.memory.unwrap_or(u64::MAX).min(most_of(machine::memory()))
+}
+
+/// What is left is for the agent, and for whoever else is on the machine.
+fn most_of(machine: u64) -> u64 {
+    match machine {
+        // Not told.
+        0 => u64::MAX,
+        all => all / 5 * 4,
+    }
+}
+
+/// Processors, if not all.
+pub(super) fn cpus(task: &Task, limits: &Limits) -> Option<f64> {
+    let given = limits.cpus.map(f64::from);
+    let asked = share(task).and_then(|share| share.cpus);
+    [given, asked].into_iter().flatten().reduce(f64::min)
+}
+
+fn share(task: &Task) -> Option<&Share> {
+    match task {
+        Task::Script(script) => Some(&script.share),
+        Task::Container(container) => Some(&container.share),
+        Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => None,
+    }
+}
+
+/// What holds where neither a control group does nor the watch, which looks once a second, and after
+/// the agent's end.
+pub(super) fn bounds(job: &Job, limits: &Limits, grace: Duration) -> Bounds {
+    // Of each process; of all of them together the watch does it.
+    let seconds = (job.time_limit + grace).as_secs().saturating_mul(machine::threads() as u64);
+    let mut bounds = vec![
+        // Below everything a person runs; its reads and writes too, whose priority the kernel takes
+        // from this one.
+        (Bound::Nice, 10),
+        (Bound::OomScore, 500),
+        (Bound::Cpu, seconds),
+        (Bound::FileSize, limits.disk),
+        (Bound::Core, 0),
+        (Bound::Files, 4096),
+    ];
+    if let Task::Script(_) = job.task {
+        bounds.push((Bound::Processes, PROCESSES));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0")]
+    if let Some(cpus) = cpus(&job.task, limits) {
+        bounds.push((Bound::Cpus, cpus.ceil() as u64));
+    }
+    Bounds(bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::{Code, Script};
+
+    fn script(share: Share) -> Task {
+        let (code, interpreter) = (Code::Text(String::new()), "bash".to_owned());
+        Task::Script(Script { code, interpreter, args: vec![], env: vec![], share })
+    }
+
+    #[test]
+    fn a_job_lowers_what_its_owner_gives_and_never_raises_it() {
+        let day = Duration::from_secs(86_400);
+        let limits = Limits { memory: Some(1 << 20), cpus: Some(2), disk: 1, time: day };
+        for (asked, given) in [(None, 1 << 20), (Some(1 << 10), 1 << 10), (Some(1 << 40), 1 << 20)]
+        {
+            let task = script(Share { memory: asked, cpus: None });
+            assert_eq!(memory(&task, &limits), given, "{asked:?}");
+        }
+        for (asked, given) in [(None, 2.0), (Some(0.5), 0.5), (Some(64.0), 2.0)] {
+            let task = script(Share { memory: None, cpus: asked });
+            assert_eq!(cpus(&task, &limits), Some(given), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_gives_no_more_memory_than_leaves_some_to_the_machine() {
+        let day = Duration::from_secs(86_400);
+        let limits = Limits { memory: Some(u64::MAX), cpus: None, disk: 1, time: day };
+        assert!(given_memory(&limits) < machine::memory());
+        assert_eq!(cpus(&script(Share::default()), &limits), None);
+    }
+}

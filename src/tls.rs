@@ -1,0 +1,27 @@
+//! Whom we believe on the other side of a TLS connection.
+
+use std::path::Path;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+
+/// The public certificates, and the provider's own where one is given.
+pub(crate) fn trusting(ca_cert: Option<&Path>) -> Result<TlsConfig, String> {
+    let Some(file) = ca_cert else { return Ok(TlsConfig::default()) };
+    let told = |what: String| format!("--ca-cert {}: {what}", file.display());
+    let pem = std::fs::read(file).map_err(|error| told(error.to_string()))?;
+    let mut trusted: Vec<Certificate<'static>> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    let public = trusted.len();
+    for item in ureq::tls::parse_pem(&pem) {
+        match item.map_err(|error| told(error.to_string()))? {
+            PemItem::Certificate(certificate) => trusted.push(certificate),
+            _ => return Err(told("holds something else than certificates".into())),
+        }
+    }
+    if trusted.len() == public {
+        return Err(told("holds no certificate in PEM form".into()));
+    }
+    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&trusted)).build())
+}

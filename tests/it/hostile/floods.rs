@@ -1,0 +1,97 @@
+//! Scripts that want all there is of something.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::{BOMB, reason};
+use crate::support::{Host, script};
+
+#[test]
+fn a_fork_bomb_is_bounded_and_ends_with_its_time() {
+    let mut host = Host::start(&["--limit-memory", "512MiB"]);
+    let mut bomb = script("python3", BOMB);
+    bomb["timeoutSeconds"] = json!(3);
+    bomb["inputData"]["cpus"] = json!(1);
+    let failed = host.run(&bomb);
+    assert_eq!(failed["status"], "failed");
+    assert!(["timeout", "out_of_memory"].contains(&reason(&failed)), "{failed:#}");
+    host.goes_on();
+}
+
+#[test]
+fn memory_is_not_to_be_had_beyond_the_limit_by_one_process_or_many_or_by_files_in_memory() {
+    let mut host = Host::start(&["--limit-memory", "256MiB"]);
+    for text in [
+        "x = []\nwhile True:\n    x.append(b'x' * (1 << 20))\n",
+        "import os, time\nfor _ in range(8):\n    if os.fork() == 0:\n        x = b'x' * (60 << 20)\n        \
+         time.sleep(1000)\ntime.sleep(1000)\n",
+        "import mmap, time\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(1 << 10):\n    m[i << 20:(i + 1) << 20] = \
+         b'x' * (1 << 20)\ntime.sleep(1000)\n",
+        "import os, time\nf = os.memfd_create('x')\nfor _ in range(1 << 10):\n    os.write(f, b'x' * (1 << 20))\n\
+         time.sleep(1000)\n",
+    ] {
+        let mut job = script("python3", text);
+        job["timeoutSeconds"] = json!(40);
+        let failed = host.run(&job);
+        assert_eq!(reason(&failed), "out_of_memory", "{text}: {failed:#}");
+    }
+    host.goes_on();
+}
+
+#[test]
+fn the_disk_is_not_to_be_had_beyond_the_limit_in_any_of_its_folders() {
+    let mut host = Host::start(&["--limit-disk", "64MiB"]);
+    for text in [
+        "dd if=/dev/zero of=/output/x bs=1M count=10000 2>/dev/null; sleep 1000",
+        "while :; do i=$((i+1)); head -c 10000000 /dev/zero > /tmp/$i; done",
+        "while :; do i=$((i+1)); head -c 10000000 /dev/zero > /dev/shm/$i; done",
+        "while :; do exec {f}>x; rm x; head -c 10000000 /dev/zero >&$f; done",
+    ] {
+        let mut job = script("bash", text);
+        job["timeoutSeconds"] = json!(30);
+        let failed = host.run(&job);
+        assert_eq!(failed["status"], "failed", "{text}: {failed:#}");
+        assert_ne!(reason(&failed), "timeout", "{text}: {failed:#}");
+    }
+    host.goes_on();
+    assert!(size(host.home.path("state").as_ref()) < 4 << 20, "nothing of it is left");
+}
+
+fn size(folder: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let size = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() { size(&entry.path()) } else { metadata.len() }
+    };
+    entries.map(size).sum()
+}
+
+#[test]
+fn folders_that_are_deeper_than_any_path_go_with_their_job() {
+    let mut host = Host::start(&[]);
+    let text = "import os\nfor _ in range(5000):\n    os.mkdir('d')\n    os.chdir('d')\nos.mkdir('e', 0)\n";
+    assert_eq!(host.run(&script("python3", text))["status"], "completed");
+    let locked = "mkdir -p a/b; touch a/b/c; chmod 0 a/b a";
+    assert_eq!(host.run(&script("bash", locked))["status"], "completed");
+    host.goes_on();
+    host.backend.wait_beats(2);
+    let jobs = fs::read_dir(host.home.path("state/jobs")).unwrap();
+    let left = jobs.filter(|job| job.as_ref().unwrap().path().join("work").exists());
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_flood_of_output_is_cut_and_costs_the_agent_no_memory() {
+    let mut host = Host::start(&[]);
+    let text = "yes 'flood' | head -c 20000000; yes 'error' | head -c 5000000 >&2; \
+                head -c 50000000 /dev/zero; exit 1";
+    let failed = host.run(&script("bash", text));
+    assert_eq!(failed["error"], "exit code 1");
+    assert!(failed.to_string().len() < 200_000, "the completion is bounded");
+    let status = fs::read_to_string(format!("/proc/{}/status", host.worker.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 100 << 10, "the agent took {kib} KiB");
+    host.goes_on();
+}

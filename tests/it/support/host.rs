@@ -1,0 +1,79 @@
+//! A worker that takes other people's programs, and a backend that gives it one after the other.
+
+use std::cell::Cell;
+
+use serde_json::{Value, json};
+
+use super::{Backend, Home, Program};
+
+/// Somebody without any right, whom nobody else is.
+pub(crate) const USER: u32 = 54_321;
+
+/// A worker that is allowed to run scripts.
+pub(crate) struct Host {
+    pub(crate) home: Home,
+    pub(crate) backend: Backend,
+    pub(crate) worker: Program,
+    next: Cell<usize>,
+}
+
+/// A job for an interpreter.
+pub(crate) fn script(interpreter: &str, text: &str) -> Value {
+    json!({"jobType": "script", "inputData": {"script": text, "interpreter": interpreter}})
+}
+
+impl Host {
+    pub(crate) fn start(more: &[&str]) -> Self {
+        Self::start_by(more, Home::worker)
+    }
+
+    /// The same of an ordinary user, whoever runs the tests.
+    pub(crate) fn start_as_user(more: &[&str]) -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        let as_user = |home: &Home, url: &str, more: &[&str]| home.worker_of(USER, &[], url, more);
+        Self::start_by(more, if is_root { as_user } else { Home::worker })
+    }
+
+    fn start_by(more: &[&str], start: fn(&Home, &str, &[&str]) -> Program) -> Self {
+        let (home, backend) = (Home::new(), Backend::start());
+        let worker = start(&home, &backend.url(), &[&["--allow", "script"], more].concat());
+        worker.wait_log("registered");
+        Self { home, backend, worker, next: Cell::new(1) }
+    }
+
+    /// Offers the job under the next id, and does not wait for it.
+    pub(crate) fn offer(&self, job: &Value) -> String {
+        let id = format!("job-{}", self.next.get());
+        self.next.set(self.next.get() + 1);
+        let mut job = job.clone();
+        job["id"] = json!(id);
+        self.backend.offer(&[job]);
+        id
+    }
+
+    /// The completion of a job.
+    pub(crate) fn completion(&self, id: &str) -> Value {
+        self.backend.wait_for(&format!("POST /api/jobs/{id}/complete"), 1).body
+    }
+
+    /// Has a job done, and returns its completion.
+    pub(crate) fn run(&self, job: &Value) -> Value {
+        self.completion(&self.offer(job))
+    }
+
+    /// What a script printed as its result, for which it must end well.
+    #[track_caller]
+    pub(crate) fn result(&self, job: &Value) -> Value {
+        let completion = self.run(job);
+        assert_eq!(completion["status"], "completed", "{completion:#}");
+        completion["result"].clone()
+    }
+
+    /// The worker is there, takes the next job and does it.
+    #[track_caller]
+    pub(crate) fn goes_on(&mut self) {
+        assert!(self.worker.is_running(), "the worker has ended");
+        let result = self.result(&script("bash", r#"echo '{"result": {"went": "on"}}'"#));
+        assert_eq!(result["went"], "on");
+    }
+}
