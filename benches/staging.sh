@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Fetches and checks a large input as a job's child does, and the same with curl and sha256sum, in turns,
-# from a server on this machine to this disk. Tells the ratio of their medians and the most memory that the
-# child had. Exits 1 if the child is slower than 0.8 of curl, or had more than 24 MiB.
+# from a server on this machine to this disk. Tells the ratio of their medians, and the most memory that the
+# child had, and that an agent had which did a whole job with that input. Exits 1 if the child is slower than
+# 0.8 of curl or had more than 24 MiB, or the agent more than 12 MiB.
 #
-# Needs Linux, bash 5, curl, coreutils and Python 3.
+# Needs Linux, bash 5, curl, coreutils, Python 3, and what scripts need (bubblewrap).
 #
 #   MIB=1024 RUNS=5 benches/staging.sh
 set -euo pipefail
@@ -20,9 +21,9 @@ worker=${WORKER:-$(realpath -m "${CARGO_TARGET_DIR:-target}")/release/worker}
 [ -n "${WORKER:-}" ] || cargo build --release --locked --quiet
 
 dir=$(mktemp -d)
-server=
+pids=()
 stop() {
-    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    [ "${#pids[@]}" -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
     rm -rf "$dir"
 }
 trap stop EXIT
@@ -52,9 +53,9 @@ while True:
             pass
 END
 python3 "$dir/server.py" "$dir/www/file" "$dir/port" &
-server=$!
+pids+=($!)
 until [ -s "$dir/port" ]; do
-    kill -0 "$server"
+    kill -0 "${pids[0]}"
     sleep 0.1
 done
 url="http://127.0.0.1:$(cat "$dir/port")/file"
@@ -92,12 +93,35 @@ END
     pid=$!
     exec 3>"$dir/lifeline"
     echo >&3
-    while [ -e "/proc/$pid/status" ]; do
-        grep VmHWM "/proc/$pid/status" 2>/dev/null | tr -dc '0-9\n' >>"$dir/memory" || break
-        sleep 0.02
-    done
+    note_memory "$pid" "$dir/memory"
     wait "$pid"
     exec 3>&-
+}
+
+# How much memory a process had at most, until it ends.
+note_memory() {
+    while [ -e "/proc/$1/status" ]; do
+        grep VmHWM "/proc/$1/status" 2>/dev/null | tr -dc '0-9\n' >>"$2" || break
+        sleep 0.02
+    done
+}
+
+with_agent() {
+    local pid
+    cat >"$dir/jobs.json" <<END
+[{"id": "job-1", "jobType": "script", "inputData": {"script": "test -s \$WORKER_INPUT_DIR/file",
+  "interpreter": "bash", "inputs": [{"url": "$url", "path": "file", "sha256": "$hash"}]}}]
+END
+    "$worker" mock-backend --listen 127.0.0.1:0 --jobs "$dir/jobs.json" >"$dir/backend" 2>/dev/null &
+    pids+=($!)
+    until grep -q '^listening on ' "$dir/backend" 2>/dev/null; do sleep 0.1; done
+    mkdir -m 700 "$dir/state"
+    "$worker" bench --state-dir "$dir/state" >/dev/null 2>&1
+    "$worker" --backend "$(sed -n 's/^listening on //p' "$dir/backend")" --state-dir "$dir/state" --once \
+        --min-free 0 --allow script --allow-private-downloads 2>"$dir/log" &
+    pid=$!
+    note_memory "$pid" "$dir/agent"
+    wait "$pid" || { tail "$dir/log" >&2; return 1; }
 }
 
 median() {
@@ -110,10 +134,14 @@ for ((run = 0; run < RUNS; run++)); do
     seconds with_curl >>"$dir/theirs"
     seconds with_worker >>"$dir/ours"
 done
+begin 'a whole job'
+with_agent
+
 theirs=$(median <"$dir/theirs")
 ours=$(median <"$dir/ours")
 memory=$(sort -n "$dir/memory" | tail -n 1)
 ratio=$((theirs * 100 / ours))
 echo "curl | tee >(sha256sum): $theirs ms at the median; the child: $ours ms; $((ratio)) % of its speed"
-echo "the child's memory at its highest: $memory KiB"
-[ "$ratio" -ge 80 ] && [ "$memory" -le 24576 ]
+agent=$(sort -n "$dir/agent" | tail -n 1)
+echo "the child's memory at its highest: $memory KiB; the agent's: $agent KiB"
+[ "$ratio" -ge 80 ] && [ "$memory" -le 24576 ] && [ "$agent" -le 12288 ]

@@ -134,12 +134,34 @@ impl Folder {
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
     }
 
+    /// Whether nothing stands in it but what bears that name, if anything.
+    pub(crate) fn holds_at_most(&self, name: &str) -> io::Result<bool> {
+        for entry in Dir::read_from(&self.0)? {
+            let found = entry?;
+            let found = found.file_name().to_bytes();
+            if ![b".".as_slice(), b"..", name.as_bytes()].contains(&found) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// All below it, sorted, and whether that is all: no more than `most` are looked at.
     pub(crate) fn list(&self, most: usize) -> io::Result<(Vec<Found>, bool)> {
         let (mut found, mut folders) = (vec![], vec![PathBuf::new()]);
         while let Some(path) = folders.pop() {
-            let folder = self.folder(&path)?;
-            for entry in Dir::read_from(&folder.0)? {
+            let opened = self.folder(&path).and_then(|folder| {
+                let entries = Dir::read_from(&folder.0)?;
+                Ok((folder, entries))
+            });
+            let (folder, entries) = match opened {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    found.push(Found { path, bytes: Err("locked by its permissions") });
+                    continue;
+                }
+                opened => opened?,
+            };
+            for entry in entries {
                 let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
                 if name == "." || name == ".." {
                     continue;

@@ -27,6 +27,8 @@ pub(super) struct Hands<'scope, 'env> {
     pub(super) net: Sender<net::Order>,
     pub(super) courier: Sender<Errand>,
     pub(super) files: Sender<Cid>,
+    /// Told when there is something to remove.
+    pub(super) trash: Sender<()>,
     /// What has nobody to tell anything, but ends when we do.
     pub(super) _open: Sender<Infallible>,
     /// The pipe to each running job.
@@ -81,7 +83,10 @@ impl Hands<'_, '_> {
             Action::NoteWait { key, waited } => {
                 log_error(self.shared.store.note_wait(&key, waited));
             }
-            Action::Forget { key } => self.shared.store.forget(&key),
+            Action::Forget { key } => {
+                self.shared.store.forget(&key);
+                self.clean_up();
+            }
             Action::Measure => self.measure(),
             Action::StopMeasuring => self.measuring = None,
             Action::Log(level, line) => log::log!(level, "{line}"),
@@ -98,6 +103,13 @@ impl Hands<'_, '_> {
             log::error!("{error}; the delivery is booked later");
             self.unbooked.insert(key, booking);
         }
+        self.clean_up();
+    }
+
+    /// Has removed what a job has left.
+    fn clean_up(&self) {
+        // Without its thread the next start does it.
+        self.trash.send(()).ok();
     }
 
     pub(super) fn book_unbooked(&mut self) {
@@ -108,6 +120,7 @@ impl Hands<'_, '_> {
         let shared = self.shared;
         let price = shared.config().identity.price;
         shared.store.book_again(&mut self.unbooked, price, clock::wall());
+        self.clean_up();
         self.book_again = now + RECORD_AGAIN;
     }
 

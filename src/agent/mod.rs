@@ -62,7 +62,7 @@ use crate::notify::Notify;
 use crate::process::{Groups, Sandbox};
 use crate::runner;
 use crate::serve::Server;
-use crate::store::{self, Loss, Store};
+use crate::store::{self, Loss, Store, Trash};
 use board::{Board, Poster};
 use event::Event;
 use hands::Hands;
@@ -221,6 +221,7 @@ fn work<'scope>(
     })?;
     let (files, made) = mpsc::channel();
     spawn(scope, "ipfs", &events, move |_| publish(shared, &made))?;
+    let trash = clean_up(shared.store.trash()).map_err(starting("the trash"))?;
     spawn(scope, "status", &events, move |_| {
         let public_dir = config.service.runtime_dir.as_deref();
         shared.board.keep_copies(&config.identity.state_dir, public_dir);
@@ -243,6 +244,7 @@ fn work<'scope>(
         net,
         courier,
         files,
+        trash,
         _open: open,
         orders: BTreeMap::new(),
         measuring: None,
@@ -283,6 +285,21 @@ fn publish(shared: &Shared, files: &Receiver<Cid>) {
             ipfs::publish(api, &path, &cid);
         }
     }
+}
+
+/// Empties the trash, now and whenever it is told. Nobody waits for the end of it, as a job may have left
+/// more than can be removed before the agent is to be gone: the next start goes on.
+fn clean_up(trash: Trash) -> io::Result<Sender<()>> {
+    let (sender, told) = mpsc::channel();
+    thread::Builder::new().name("trash".to_owned()).spawn(move || {
+        trash.empty();
+        while told.recv().is_ok() {
+            // Once for all that was told meanwhile.
+            told.try_iter().for_each(drop);
+            trash.empty();
+        }
+    })?;
+    Ok(sender)
 }
 
 /// Waits for the threads, each of which holds a sender until it ends; not for ever, since one may be

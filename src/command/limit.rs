@@ -9,22 +9,16 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
+use rustix::fs::{Mode, OFlags};
 
 use crate::cli;
 use crate::exit::Exit;
-use crate::process::{Bounds, FILTER, filter};
-
-/// The usual program for what there is no call for without `unsafe`; not part of every system.
-const IONICE: &str = "/usr/bin/ionice";
-
-/// The lowest of the priorities that still get something when others want all, or, where that is
-/// refused, none at all.
-const IO_LAST: [&str; 5] = ["-t", "-c", "2", "-n", "7"];
+use crate::process::{Bounds, FILTER, STATUS, filter};
+use crate::runner::STATUS_FILE;
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let words: Vec<&OsString> = args.get_many(cli::BOUNDS).into_iter().flatten().collect();
@@ -36,17 +30,10 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     if !let_go()? {
         return Ok(Exit::Stopped);
     }
-    let io_last = IO_LAST.map(OsString::from);
-    let ionice = OsString::from(IONICE);
-    let prefix: Vec<&OsString> = if Path::new(IONICE).exists() {
-        [&ionice].into_iter().chain(&io_last).collect()
-    } else {
-        vec![]
-    };
-    let mut line: Vec<OsString> =
-        prefix.into_iter().chain(program.iter().copied()).cloned().collect();
+    let mut line: Vec<OsString> = program.iter().copied().cloned().collect();
     // Open until the program is another.
     let _filter = line.iter_mut().find(|word| *word == FILTER).map(put_filter).transpose()?;
+    let _status = line.iter_mut().find(|word| *word == STATUS).map(put_status).transpose()?;
     let (first, args) = line.split_first().context("no program is named")?;
     let error = Command::new(first).args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", first.display()))
@@ -61,6 +48,16 @@ fn put_filter(place: &mut OsString) -> anyhow::Result<OwnedFd> {
     File::from(writer).write_all(&filter).context("cannot hand over the filter")?;
     *place = reader.as_raw_fd().to_string().into();
     Ok(reader)
+}
+
+/// Puts the number of a new file of this folder, which the sandbox does not show, into its place.
+fn put_status(place: &mut OsString) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+    // Unlike the standard library's it stays open in the program.
+    let file = rustix::fs::open(STATUS_FILE, flags, Mode::RUSR | Mode::WUSR);
+    let file = file.context("cannot make the file for the sandbox's status")?;
+    *place = file.as_raw_fd().to_string().into();
+    Ok(file)
 }
 
 /// Reads the one byte and no more: what follows is the program's.

@@ -24,7 +24,6 @@ use crate::job::{
     Artefact, RESULT, Removal, Removed, Skipped, Uploaded, answer, kept_dir, take_charge,
 };
 use crate::pattern::{Star, fits, is_pattern};
-use crate::store::replace;
 use crate::upload::{Sent, upload};
 use crate::work::{Output, Reason, Stage};
 use crate::{config, fetch, text, tls};
@@ -44,13 +43,9 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
         let work = output.parent().context("the output folder is in no other")?.to_owned();
         let mut porter = Porter::new(&output, &work)?;
         porter.carry()?;
-        answer(&work, &porter.removed, write).map_err(internal)?;
+        answer(&work, &porter.removed).map_err(internal)?;
         Ok(())
     })
-}
-
-fn write(path: &Path, content: &[u8]) -> Result<(), String> {
-    replace(path, content).map_err(|error| error.to_string())
 }
 
 /// Brings the outputs away.
@@ -78,7 +73,11 @@ impl Porter {
     fn new(output: &Path, work: &Path) -> Result<Self, Refused> {
         let charge: Removal = take_charge(work).map_err(internal)?;
         let trust = tls::trusting(charge.network.ca_cert.as_deref()).map_err(internal)?;
-        let folder = Folder::open(output).map_err(|error| ours(&error))?;
+        let folder = Folder::open(output).map_err(|error| match error.kind() {
+            // By the program, whose own it is.
+            io::ErrorKind::PermissionDenied => unreadable("the output folder", &error),
+            _ => ours(&error),
+        })?;
         let (found, is_all) = folder.list(LIST_MAX).map_err(|error| ours(&error))?;
         if !is_all {
             return Err(bad(format!("the program left more than {LIST_MAX} files and folders")));

@@ -71,6 +71,11 @@ fn is_plain(path: &str) -> bool {
     !path.is_empty() && path.len() <= 128 && path.bytes().all(fit) && !path.starts_with('.')
 }
 
+/// Whether a program has left nothing but, perhaps, its result.
+pub(crate) fn left_nothing(out: &Path) -> bool {
+    Folder::open(out).and_then(|out| out.holds_at_most(RESULT)).unwrap_or(false)
+}
+
 /// The program may have left anything under that name: a link to somebody else's file, a pipe.
 fn read(out: &Path) -> io::Result<Vec<u8>> {
     let file = Folder::open(out)?.read(Path::new(RESULT))?;

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use crate::process::Child;
 
 /// So many files and folders are too many, however little is in them.
-const ENTRIES_MAX: u64 = 200_000;
+pub(super) const ENTRIES_MAX: u64 = 200_000;
+
+/// And so many folders in one another: the path of a deeper one may be longer than the kernel takes.
+pub(super) const DEPTH_MAX: usize = 256;
 
 /// Between two looks passes so many times as long as a look takes: a folder of many files is not to keep
 /// the agent busy.
@@ -29,8 +32,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(disk: Disk) -> Self {
-        Self { disk, not_before: Duration::ZERO }
+    /// Looks first at that time: there is nothing yet when a program begins.
+    pub(super) fn new(disk: Disk, not_before: Duration) -> Self {
+        Self { disk, not_before }
     }
 
     /// Whether more is there than may be, if it is time to look.
@@ -50,19 +54,18 @@ impl Meter {
 
 fn is_over(folder: &Path, most: u64) -> bool {
     let (mut bytes, mut entries) = (0, 0);
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        // What goes away meanwhile is not there. One whose path is longer than any may be is not
-        // looked at, and costs an entry each.
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        // What goes away meanwhile is not there.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             // Of the link itself, where it is one.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
-                folders.push(entry.path());
+                folders.push((entry.path(), depth + 1));
             }
             bytes += metadata.blocks() * 512;
             entries += 1;
-            if bytes > most || entries > ENTRIES_MAX {
+            if bytes > most || entries > ENTRIES_MAX || depth > DEPTH_MAX {
                 return true;
             }
         }
@@ -85,6 +88,16 @@ mod tests {
         fs::write(dir.path().join("a/b/c"), vec![1; 100 << 10]).unwrap();
         assert!(is_over(dir.path(), 100 << 10));
         assert!(!is_over(dir.path(), 200 << 10));
+    }
+
+    #[test]
+    fn folders_too_deep_in_one_another_are_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = |levels: usize| dir.path().join(vec!["d"; levels].join("/"));
+        fs::create_dir_all(deep(DEPTH_MAX)).unwrap();
+        assert!(!is_over(dir.path(), 1 << 30));
+        fs::create_dir_all(deep(DEPTH_MAX + 2)).unwrap();
+        assert!(is_over(dir.path(), 1 << 30));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod run;
 mod stage;
 mod transfer;
 
-pub(crate) use collect::{RESULT, collect, keep_artefacts};
+pub(crate) use collect::{RESULT, collect, keep_artefacts, left_nothing};
 pub(crate) use disk::Disk;
 pub(crate) use parse::{Offer, Terms, parse};
 pub(crate) use run::{Costs, Limits, Run, Span, Watch, final_metrics, metrics, watch};

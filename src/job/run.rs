@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::disk::{Disk, Meter};
+use super::disk::{DEPTH_MAX, Disk, ENTRIES_MAX, Meter};
 use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
@@ -124,7 +124,7 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     let mut output = Output::default();
     let mut ladder = Ladder::Up;
     let (mut next_report, mut next_look) = (started, started);
-    let mut disk = watch.limits.disk.clone().map(Meter::new);
+    let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, started + LOOK_EVERY));
     let killed_before = kills_for_memory();
     child.release()?;
     crash::point("program-let-go");
@@ -308,7 +308,9 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         Some(Why::OutOfMemory) => too_much(),
         Some(Why::OutOfDisk) => {
             let most = limits.disk.as_ref().map_or(0, |disk| disk.most >> 20);
-            let error = format!("killed: disk limit of {most} MiB");
+            let error = format!(
+                "killed: disk limit of {most} MiB, {ENTRIES_MAX} files, {DEPTH_MAX} folders deep"
+            );
             (Reason::KilledSignal, Blame::Job, error)
         }
         None if status.success() => return Run::Done(output.result),

@@ -3,7 +3,9 @@
 //! A charge is a file in the job's folder and no argument, since a URL may hold a secret; the child removes
 //! it as soon as it is read, so that the job's program never finds it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -133,14 +135,9 @@ pub(crate) fn kept_dir(work: &Path) -> PathBuf {
     work.join("kept")
 }
 
-/// Leaves the charge for the child. `write` replaces a file.
-pub(crate) fn charge(
-    work: &Path,
-    charge: &impl Serialize,
-    write: impl Fn(&Path, &[u8]) -> Result<(), String>,
-) -> Result<(), String> {
-    let text = serde_json::to_vec(charge).map_err(|error| error.to_string())?;
-    write(&work.join(CHARGE), &text)
+/// Leaves the charge for the child.
+pub(crate) fn charge(work: &Path, charge: &impl Serialize) -> Result<(), String> {
+    leave(&work.join(CHARGE), charge)
 }
 
 /// Takes the charge, in the child.
@@ -149,18 +146,23 @@ pub(crate) fn take_charge<C: DeserializeOwned>(work: &Path) -> Result<C, String>
 }
 
 /// Leaves the answer for the agent.
-pub(crate) fn answer(
-    work: &Path,
-    removed: &Removed,
-    write: impl Fn(&Path, &[u8]) -> Result<(), String>,
-) -> Result<(), String> {
-    let text = serde_json::to_vec(removed).map_err(|error| error.to_string())?;
-    write(&work.join(ANSWER), &text)
+pub(crate) fn answer(work: &Path, removed: &Removed) -> Result<(), String> {
+    leave(&work.join(ANSWER), removed)
 }
 
-/// Takes the answer, in the agent.
+/// Not synced: whoever takes it is there already, or the job is lost with all that is in its folder.
+fn leave(path: &Path, what: &impl Serialize) -> Result<(), String> {
+    let text = serde_json::to_vec(what).map_err(|error| error.to_string())?;
+    let mut options = File::options();
+    let made = options.write(true).create_new(true).mode(0o600).open(path);
+    let left = made.and_then(|mut file| file.write_all(&text));
+    left.map_err(|error| format!("cannot leave {}: {error}", path.display()))
+}
+
+/// Takes the answer, in the agent. There is none of a child that was not needed.
 pub(crate) fn take_answer(work: &Path) -> Result<Removed, String> {
-    take(&work.join(ANSWER), ANSWER_MAX)
+    let path = work.join(ANSWER);
+    if path.exists() { take(&path, ANSWER_MAX) } else { Ok(Removed::default()) }
 }
 
 fn take<T: DeserializeOwned>(path: &Path, most: u64) -> Result<T, String> {

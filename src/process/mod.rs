@@ -32,7 +32,7 @@ use family::Family;
 pub(crate) use group::{Group, Groups};
 use lines::Lines;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from, kills_for_memory};
-pub(crate) use sandbox::{FILTER, Sandbox, View, find as find_program};
+pub(crate) use sandbox::{FILTER, STATUS, Sandbox, View, find as find_program};
 pub(crate) use seccomp::filter;
 
 /// How often a child is looked at where the kernel has no pidfd to wait on (before Linux 5.3).
@@ -274,10 +274,14 @@ impl Child {
         // Also after a normal exit: a grandchild may hold our end of the pipes open for ever. The
         // leader is not reaped yet, so the group's number cannot belong to anybody else.
         self.signal(Signal::KILL);
-        if let Some(group) = &self.group {
-            group.end(ENDED_WITHIN);
+        match &self.group {
+            // Nothing of it is anywhere else, which saves a look at every process there is.
+            Some(group) => {
+                group.end(ENDED_WITHIN);
+                family::reap_children();
+            }
+            None => self.family.end(ENDED_WITHIN),
         }
-        self.family.end(ENDED_WITHIN);
         let until = Instant::now() + LAST_WORDS;
         while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
             // Without the pidfd, which reports the exit over and over.

@@ -39,6 +39,9 @@ const ETC: [&str; 8] = [
 /// Stands in a line for the number of the file that system calls are filtered by.
 pub(crate) const FILTER: &str = "{filter}";
 
+/// Stands in a line for the number of a file in which bubblewrap notes what becomes of the program.
+pub(crate) const STATUS: &str = "{status}";
+
 /// How sandboxes are made on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sandbox {
@@ -98,6 +101,8 @@ impl Sandbox {
             line.say("--seccomp");
             line.say(FILTER);
         }
+        line.say("--json-status-fd");
+        line.say(STATUS);
         // It tells where the work folder is.
         line.say("--unsetenv");
         line.say(MARK);

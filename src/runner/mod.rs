@@ -8,7 +8,7 @@ use crate::process::Sandbox;
 use crate::work::Kind;
 
 pub(crate) use local::{all_marks, engine, speed};
-pub(crate) use script::{find_sandbox, interpreters, lay_out, script};
+pub(crate) use script::{STATUS_FILE, find_sandbox, has_ended, interpreters, lay_out, script};
 
 /// Whether jobs of this kind can run on this machine, and if not why, and how to help it. What is needed
 /// for it is looked for before, if it is allowed.

@@ -1,7 +1,7 @@
 //! Scripts: other people's programs, each in a sandbox with its work folder and nothing else.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -13,6 +13,9 @@ use crate::work::{Code, JobId, Script};
 
 /// The folder below the work folder in which the script and its environment lie.
 const CODE: &str = "code";
+
+/// Where in the work folder bubblewrap notes what becomes of a script.
+pub(crate) const STATUS_FILE: &str = "status";
 
 /// The folders that a script may write to, with what they are called in the sandbox.
 const WRITABLE: [(&str, &str); 3] = [("out", "/output"), ("tmp", "/tmp"), ("shm", "/dev/shm")];
@@ -83,6 +86,12 @@ pub(crate) fn lay_out(
     sandbox.hand_over(work)
 }
 
+/// Whether a script ran, and came to an end by itself.
+pub(crate) fn has_ended(work: &Path) -> bool {
+    // Noted of nothing that was never begun.
+    fs::read_to_string(work.join(STATUS_FILE)).is_ok_and(|status| status.contains("exit-code"))
+}
+
 fn make_folders(work: &Path) -> io::Result<()> {
     let mut folders = WRITABLE.into_iter().chain(READABLE);
     let make = |name| DirBuilder::new().recursive(true).mode(0o700).create(work.join(name));
@@ -142,7 +151,8 @@ fn program(
         path: THIS.into(),
         args,
         env: vec![("PATH", "/usr/bin:/bin".into())],
-        dir: "/".into(),
+        // The sandbox begins elsewhere: it only keeps its status here.
+        dir: work.to_owned(),
         is_wrapped: true,
     }
 }

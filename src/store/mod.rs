@@ -21,6 +21,7 @@ mod reserve;
 mod reuse;
 mod speed;
 mod status;
+mod trash;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,11 +42,11 @@ pub(crate) use recover::Loss;
 pub(crate) use reuse::Reusable;
 pub(crate) use speed::{read_speed, write_speed};
 pub(crate) use status::{STATUS, read_status, write_status};
+pub(crate) use trash::Trash;
 
 use crate::crash;
 use crate::work::{Booking, Ending, Failure, JobId, Key, Outcome, Reason, Stage};
 use ledger::Ledger;
-use remove::remove_tree;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -253,11 +254,16 @@ impl Store {
 
     /// Drops a job's record and folder, as if it had never been.
     pub(crate) fn forget(&self, key: &Key) {
-        remove_tree(&self.job_dir(key));
+        self.trash().take(&self.job_dir(key));
     }
 
     fn remove_work(&self, key: &Key) {
-        remove_tree(&self.work_dir(key));
+        self.trash().take(&self.work_dir(key));
+    }
+
+    /// What jobs have left, on its way out.
+    pub(crate) fn trash(&self) -> Trash {
+        Trash::new(&self.dir)
     }
 
     fn ledger(&self) -> Ledger<'_> {

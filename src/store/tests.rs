@@ -151,6 +151,24 @@ fn thirty_days_after_delivery_only_the_number_of_attempts_is_remembered() {
 }
 
 #[test]
+fn what_a_delivered_job_left_waits_in_the_trash_for_its_removal() {
+    let (_dir, store) = store();
+    let trash = store.dir.join("trash");
+    let count = || fs::read_dir(&trash).unwrap().count();
+    for id in ["job-1", "job-2"] {
+        store.write(&key(id), &record(id, finished(completed()))).unwrap();
+        let work = store.make_work(&key(id)).unwrap();
+        store.book(&key(id), &Booking::Delivered, 0.0, now()).unwrap();
+        assert!(!work.exists());
+    }
+    store.forget(&key("job-2"));
+    assert!(!store.job_dir(&key("job-2")).exists());
+    assert_eq!(count(), 3);
+    store.trash().empty();
+    assert_eq!(count(), 0);
+}
+
+#[test]
 fn a_folder_without_a_record_was_never_taken() {
     let (_dir, store) = store();
     store.make_work(&key("job-1")).unwrap();

@@ -1,5 +1,7 @@
 //! How many jobs a worker takes, how many at once, and when it has had enough.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::support::{Backend, Home, Mock, endless, short};
@@ -57,6 +59,27 @@ fn two_slots_run_two_jobs_at_once_and_a_third_waits() {
     mock.post("/api/jobs/first/cancel", &json!({}));
     mock.wait_status("third", "RUNNING");
     assert_eq!(mock.job("second")["status"], "RUNNING");
+    worker.kill();
+}
+
+#[test]
+fn the_limits_hold_for_the_engine_too() {
+    let (home, mock) = (Home::new(), Mock::start(&[]));
+    let wide = json!({"dataset": "iris", "hidden": [16_384, 16_384]});
+    mock.submit(&json!({"id": "wide", "modelType": "training", "inputData": wide}));
+    mock.submit(&endless("long"));
+    let limits = ["--limit-memory", "100MiB", "--limit-cpus", "1"];
+    let mut worker = home.worker(&mock.url(), &limits);
+    mock.wait_status("wide", "FAILED");
+    let error = mock.job("wide")["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("this job may use 100 MiB"), "{error}");
+    mock.wait_status("long", "RUNNING");
+    mock.wait("one processor to be left to it", |_| {
+        let [pid] = worker.children()[..] else { return None };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        allowed.trim().parse::<u32>().ok()
+    });
     worker.kill();
 }
 

@@ -108,6 +108,27 @@ fn where_no_sandbox_works_the_kind_is_not_offered_and_the_log_says_why() {
 }
 
 #[test]
+fn a_sandbox_that_cannot_be_made_is_no_fault_of_the_scripts() {
+    let (home, backend) = (Home::new(), Backend::start());
+    let worker = in_namespace(&home, &backend, "true");
+    worker.wait_log("registered");
+    let (user, pid) = (USER.to_string(), worker.pid().to_string());
+    let forbid = "echo 0 >/proc/sys/user/max_user_namespaces";
+    let as_user = ["--reuid", &user, "--regid", &user, "--clear-groups", "/usr/bin/nsenter"];
+    let inside = ["--user", "--preserve-credentials", "--target", &pid, "/bin/sh", "-c", forbid];
+    let line = [as_user.as_slice(), inside.as_slice()].concat();
+    assert_eq!(Program::start_at("/usr/bin/setpriv", &line, &[]).wait(), 0);
+    let mut job = script("bash", "exit 1");
+    job["id"] = json!("job-1");
+    backend.offer(&[job]);
+    let failed = backend.wait_for("POST /api/jobs/job-1/complete", 1).body;
+    let details = ["reason", "blame", "stage"].map(|name| &failed["errorDetails"][name]);
+    assert_eq!(details, ["start_failed", "worker", "run"], "{failed:#}");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.starts_with("the sandbox could not be made: bwrap: "), "{error}");
+}
+
+#[test]
 fn whoever_is_root_only_in_a_namespace_has_a_sandbox_too() {
     let (home, backend) = (Home::new(), Backend::start());
     let _worker = in_namespace(&home, &backend, "true");
@@ -152,4 +173,17 @@ fn the_files_of_a_job_are_the_ordinary_users_too() {
     job["inputData"]["inputs"] = json!([{"inline": "aGVsbG8=", "path": "a.txt"}]);
     let result = host.result(&job);
     assert_eq!(result["artefacts"][0]["bytes"], 5, "{result:#}");
+}
+
+#[test]
+fn what_a_script_locks_is_skipped_or_the_scripts_own_fault() {
+    let host = Host::start_as_user(&[]);
+    let text = "mkdir a b; touch a/x b/x; echo 1 >c; chmod 0 a; chmod 400 b";
+    let result = host.result(&script("bash", text));
+    assert_eq!(result["artefacts"][0]["path"], "c");
+    let locked = |path| json!({"path": path, "reason": "locked by its permissions"});
+    assert_eq!(result["skipped"], json!([locked("a"), locked("b")]));
+    let failed = host.run(&script("bash", "touch x; chmod 0 /output"));
+    let details = ["reason", "blame", "stage"].map(|name| &failed["errorDetails"][name]);
+    assert_eq!(details, ["bad_input", "job", "outputs"], "{failed:#}");
 }

@@ -88,7 +88,7 @@ fn a_job_that_is_taken_away_while_its_inputs_come_leaves_nothing() {
 #[test]
 fn an_output_that_is_a_link_fails_the_job_and_is_not_followed() {
     let (host, storage) = (Host::start(PRIVATE), Storage::http());
-    let mut job = script("bash", "echo a > a.txt; ln -s /etc/passwd link");
+    let mut job = script("bash", "echo last words; echo a > a.txt; ln -s /etc/passwd link");
     job["inputData"]["outputs"] = json!([
         {"path": "a.txt", "put": {"url": format!("{}/two", storage.url)}},
         {"path": "link", "put": {"url": format!("{}/three", storage.url)}},
@@ -96,4 +96,5 @@ fn an_output_that_is_a_link_fails_the_job_and_is_not_followed() {
     let failed = host.run(&job);
     assert_eq!(details(&failed), ["upload_failed", "job", "outputs"]);
     assert_eq!(failed["error"], "link is a symbolic link and was not taken");
+    assert_eq!(failed["errorDetails"]["log"][0], "last words");
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::Assignment;
 use crate::clock;
 use crate::job;
-use crate::work::{Blame, Failure, Object, Reason, Stage};
+use crate::runner;
+use crate::work::{Blame, Failure, Object, Reason, Stage, Task};
 
 /// A disk with less room than this is full.
 const DISK_FULL: u64 = 1 << 20;
@@ -28,6 +29,14 @@ impl Assignment<'_> {
             .map_err(|error| Failure::of_worker(Reason::Internal, Stage::Outputs, error))?;
         store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
         Ok(result)
+    }
+
+    /// What the job's own program printed before, if another one failed that brings its files.
+    pub(super) fn with_last_words(&self, failure: Failure) -> Failure {
+        if failure.stage == Stage::Run {
+            return failure;
+        }
+        Failure { log: self.shared.store.log_end(self.key.as_str()), ..failure }
     }
 
     /// Takes the result of another's program, which need not have any, and what was found in its output
@@ -59,6 +68,19 @@ impl Assignment<'_> {
         store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
         Ok(result)
     }
+}
+
+/// A script that never began was no fault of its author's: its sandbox could not be made.
+pub(super) fn in_sandbox(task: &Task, work: &Path, failure: Failure) -> Failure {
+    let may_not_have_begun = matches!(task, Task::Script(_))
+        && failure.stage == Stage::Run
+        && failure.reason == Reason::NonzeroExit;
+    if !may_not_have_begun || runner::has_ended(work) {
+        return failure;
+    }
+    let why = failure.log.last().unwrap_or(&failure.error);
+    let error = format!("the sandbox could not be made: {}", one_line(why));
+    Failure { reason: Reason::StartFailed, blame: Blame::Worker, error, ..failure }
 }
 
 /// A program that ends by itself on a full disk ends because of that, which is no fault of the job's.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Assignment;
-use super::ending::{on_disk, staging};
+use super::ending::{in_sandbox, on_disk, staging};
 use super::program::{GRACE, author};
 use crate::agent::event::Event;
 use crate::agent::limits;
@@ -93,15 +93,18 @@ impl Assignment<'_> {
         };
         let supply = self.supply(job, transfer);
         if !supply.inputs.is_empty() || supply.code.is_some() {
-            job::charge(&work, &supply, write).map_err(|error| staging(&error))?;
+            job::charge(&work, &supply).map_err(|error| staging(&error))?;
             self.pass(job, Stage::Inputs, &work, trip)?;
         }
         crash::point("staged");
         let printed = self.pass(job, Stage::Run, &work, trip)?;
         crash::point("program-ended");
-        let removal = Removal::new(transfer.outputs.clone(), self.network());
-        job::charge(&work, &removal, write).map_err(|error| staging(&error))?;
-        self.pass(job, Stage::Outputs, &work, trip)?;
+        // Not worth a child, where nothing is wanted and nothing there.
+        if !transfer.outputs.is_empty() || !job::left_nothing(&work.join("out")) {
+            let removal = Removal::new(transfer.outputs.clone(), self.network());
+            job::charge(&work, &removal).map_err(|error| staging(&error))?;
+            self.pass(job, Stage::Outputs, &work, trip)?;
+        }
         Ok(self.take_outputs(&work, printed)?)
     }
 
@@ -150,7 +153,10 @@ impl Assignment<'_> {
             Run::Done(printed) => Ok(printed),
             Run::Failed(failure) => {
                 let disk = machine::disk(&self.shared.config().identity.state_dir);
-                Err(on_disk(failure, disk.map(|disk| disk.free)).into())
+                let failure = on_disk(failure, disk.map(|disk| disk.free));
+                let failure = in_sandbox(&job.task, work, failure);
+                trip.log.flush();
+                Err(self.with_last_words(failure).into())
             }
             Run::Cancelled => Err(Halt::Ended(Ending::Cancelled)),
             Run::Abandoned => Err(Halt::Abandoned),

@@ -55,14 +55,16 @@ fn the_disk_is_not_to_be_had_beyond_the_limit_in_any_of_its_folders() {
         assert_ne!(reason(&failed), "timeout", "{text}: {failed:#}");
     }
     host.goes_on();
+    host.wait_for_clean_up();
     assert!(size(host.home.path("state").as_ref()) < 4 << 20, "nothing of it is left");
 }
 
 fn size(folder: &std::path::Path) -> u64 {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let size = |entry: fs::DirEntry| {
-        let metadata = entry.metadata().unwrap();
-        if metadata.is_dir() { size(&entry.path()) } else { metadata.len() }
+    // What goes away meanwhile is nothing.
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        metadata => metadata.map_or(0, |metadata| metadata.len()),
     };
     entries.map(size).sum()
 }
@@ -70,12 +72,16 @@ fn size(folder: &std::path::Path) -> u64 {
 #[test]
 fn folders_that_are_deeper_than_any_path_go_with_their_job() {
     let mut host = Host::start(&[]);
-    let text = "import os\nfor _ in range(5000):\n    os.mkdir('d')\n    os.chdir('d')\nos.mkdir('e', 0)\n";
-    assert_eq!(host.run(&script("python3", text))["status"], "completed");
+    let text = "import os, time\nfor _ in range(5000):\n    os.mkdir('d')\n    os.chdir('d')\nos.mkdir('e', 0)\n\
+                time.sleep(1000)\n";
+    let mut deep = script("python3", text);
+    deep["timeoutSeconds"] = json!(40);
+    let failed = host.run(&deep);
+    assert!(failed["error"].as_str().unwrap().ends_with("256 folders deep"), "{failed:#}");
     let locked = "mkdir -p a/b; touch a/b/c; chmod 0 a/b a";
     assert_eq!(host.run(&script("bash", locked))["status"], "completed");
     host.goes_on();
-    host.backend.wait_beats(2);
+    host.wait_for_clean_up();
     let jobs = fs::read_dir(host.home.path("state/jobs")).unwrap();
     let left = jobs.filter(|job| job.as_ref().unwrap().path().join("work").exists());
     assert_eq!(left.count(), 0);
@@ -94,4 +100,14 @@ fn a_flood_of_output_is_cut_and_costs_the_agent_no_memory() {
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib < 100 << 10, "the agent took {kib} KiB");
     host.goes_on();
+}
+
+#[test]
+fn what_an_earlier_run_could_not_remove_in_time_goes_with_the_next() {
+    let mut host = Host::start(&[]);
+    host.worker.kill();
+    let left = host.home.path(&format!("state/trash/left/{}", ["d"; 500].join("/")));
+    fs::create_dir_all(left).unwrap();
+    let _again = host.home.worker(&host.backend.url(), &["--allow", "script"]);
+    host.wait_for_clean_up();
 }

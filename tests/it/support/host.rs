@@ -1,10 +1,12 @@
 //! A worker that takes other people's programs, and a backend that gives it one after the other.
 
 use std::cell::Cell;
+use std::fs;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Backend, Home, Program};
+use super::{BOUND, Backend, Home, Program};
 
 /// Somebody without any right, whom nobody else is.
 pub(crate) const USER: u32 = 54_321;
@@ -67,6 +69,16 @@ impl Host {
         let completion = self.run(job);
         assert_eq!(completion["status"], "completed", "{completion:#}");
         completion["result"].clone()
+    }
+
+    /// What its jobs left is gone.
+    pub(crate) fn wait_for_clean_up(&self) {
+        let until = Instant::now() + BOUND;
+        let left = || fs::read_dir(self.home.path("state/trash")).unwrap().count();
+        while left() > 0 {
+            assert!(Instant::now() < until, "{} folders are left", left());
+            self.backend.wait_beats(1);
+        }
     }
 
     /// The worker is there, takes the next job and does it.
