@@ -18,7 +18,7 @@ pub(crate) fn line_of(stat: &str, name: &str) -> Option<u64> {
 /// Where the hierarchies are mounted, and which group of each is ours.
 pub(crate) struct Hierarchies {
     mounts: Vec<Mount>,
-    /// `/proc/self/cgroup`.
+    /// `/proc/self/cgroup`, or that of whose groups they are.
     ours: String,
 }
 
@@ -39,10 +39,19 @@ pub(crate) struct Chain {
 impl Hierarchies {
     /// `root` is `/`.
     pub(crate) fn read(root: &Path) -> Self {
-        let text = |name| fs::read_to_string(root.join("proc/self").join(name)).unwrap_or_default();
-        let mounts = text("mountinfo");
+        Self::of(root, "self")
+    }
+
+    /// The groups of another process, as they are seen from here.
+    pub(crate) fn of_process(root: &Path, pid: u32) -> Self {
+        Self::of(root, &pid.to_string())
+    }
+
+    fn of(root: &Path, process: &str) -> Self {
+        let text = |name| fs::read_to_string(root.join("proc").join(name)).unwrap_or_default();
+        let mounts = text("self/mountinfo");
         let mounts = mounts.lines().filter_map(|line| Mount::parse(line, root)).collect();
-        Self { mounts, ours: text("cgroup") }
+        Self { mounts, ours: text(&format!("{process}/cgroup")) }
     }
 
     pub(crate) fn chain(&self, controller: &str) -> Option<Chain> {

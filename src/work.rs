@@ -163,9 +163,33 @@ impl Attempt {
     }
 }
 
+/// What runs a job, so that another run of the agent can find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Handle {
+    /// Ends with the agent.
+    Process(ProcessHandle),
+    /// Goes on without the agent.
+    Container(ContainerHandle),
+}
+
+/// A container of this machine's engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerHandle {
+    pub(crate) engine: String,
+    pub(crate) name: String,
+    /// When its job's time began, since boot; with the boot id it tells a container that ended with
+    /// the machine.
+    pub(crate) since: Duration,
+    /// How long it may take.
+    pub(crate) time: Duration,
+    pub(crate) boot_id: String,
+    /// Which GPUs are its own, by UUID.
+    pub(crate) gpus: Vec<String>,
+}
+
 /// A started program, so that another run of the agent can tell whether it still lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Handle {
+pub(crate) struct ProcessHandle {
     pub(crate) pid: i32,
     /// In clock ticks since boot; with the boot id it tells a recycled pid from ours.
     pub(crate) start_time: u64,
@@ -260,11 +284,18 @@ pub(crate) enum DeclineCode {
     NotAllowed,
     BadInput,
     TooLarge,
+    NoGpuFits,
 }
 
 impl DeclineCode {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Busy, Self::UnknownKind, Self::NotAllowed, Self::BadInput, Self::TooLarge];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Busy,
+        Self::UnknownKind,
+        Self::NotAllowed,
+        Self::BadInput,
+        Self::TooLarge,
+        Self::NoGpuFits,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -273,6 +304,7 @@ impl DeclineCode {
             Self::NotAllowed => "not_allowed",
             Self::BadInput => "bad_input",
             Self::TooLarge => "too_large",
+            Self::NoGpuFits => "no_gpu_fits",
         }
     }
 
@@ -280,7 +312,11 @@ impl DeclineCode {
     pub(crate) fn blame(self) -> Blame {
         match self {
             Self::Busy => Blame::Worker,
-            Self::UnknownKind | Self::NotAllowed | Self::BadInput | Self::TooLarge => Blame::Job,
+            Self::UnknownKind
+            | Self::NotAllowed
+            | Self::BadInput
+            | Self::TooLarge
+            | Self::NoGpuFits => Blame::Job,
         }
     }
 }

@@ -121,6 +121,12 @@ pub(crate) enum Action {
         attempt: Attempt,
         offer: Box<Offer>,
     },
+    /// See a job through that an earlier agent began.
+    Adopt {
+        key: Key,
+        attempt: Attempt,
+        offer: Box<Offer>,
+    },
     /// Record the decline as the job's outcome.
     Decline {
         key: Key,

@@ -8,7 +8,7 @@ use crate::cli;
 use crate::config::{Identity, Jobs};
 use crate::machine::{self, Gpus};
 use crate::process::Sandbox;
-use crate::runner;
+use crate::runner::{self, Engine, Found};
 use crate::store;
 use crate::work::Kind;
 
@@ -40,15 +40,14 @@ pub(crate) fn facts_without_agent(
 /// What this worker runs, and by what.
 pub(super) struct Offered {
     pub(super) kinds: Vec<Kind>,
-    /// If scripts are to be run.
     pub(super) sandbox: Option<Sandbox>,
+    pub(super) engine: Option<Engine>,
 }
 
 /// The allowed kinds that work on this machine; of the others the log says why not.
 pub(super) fn offered(jobs: &Jobs, state_dir: &Path) -> Offered {
-    let allowed = jobs.kinds.contains(&Kind::Script);
-    let sandbox = allowed.then(|| runner::find_sandbox(cli::LIMIT, state_dir));
-    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters, sandbox.as_ref()) {
+    let found = Found::look(&jobs.kinds, jobs, cli::LIMIT, state_dir);
+    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters, &found) {
         Ok(()) => true,
         Err(why) => {
             log::error!("{} jobs are allowed but cannot run here: {why}", kind.name());
@@ -56,7 +55,8 @@ pub(super) fn offered(jobs: &Jobs, state_dir: &Path) -> Offered {
         }
     };
     let kinds = jobs.kinds.iter().copied().filter(works).collect();
-    Offered { kinds, sandbox: sandbox.and_then(Result::ok) }
+    let Found { sandbox, engine } = found;
+    Offered { kinds, sandbox: sandbox.and_then(Result::ok), engine: engine.and_then(Result::ok) }
 }
 
 pub(super) fn facts(

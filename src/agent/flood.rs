@@ -13,6 +13,7 @@ use crate::clock;
 use crate::job::{self, Limits, Run, Span, Watch};
 use crate::process::{Child, Program};
 use crate::reading::{HostUsage, Reading};
+use crate::runner::Running;
 use crate::store::Store;
 use crate::work::{Blame, JobId, Key, Stage};
 
@@ -49,6 +50,7 @@ fn the_agent_of_the_flood() {
     let limits = Limits {
         stage: Stage::Run,
         span: Span { from: 0.0, to: 100.0 },
+        since: clock::since_boot(),
         time: hour,
         memory: 1 << 30,
         disk: None,
@@ -58,7 +60,7 @@ fn the_agent_of_the_flood() {
     };
     let began = Instant::now();
     let (run, _) = job::watch(
-        Child::start(&program, None).unwrap(),
+        Running::Process(Child::start(&program, None).unwrap()),
         &mut Watch {
             orders: &orders,
             limits,

@@ -19,6 +19,14 @@ use crate::job::Offer;
 use crate::store::{Phase, ReadError, Record};
 use crate::work::{Attempt, Booking, Key, Order, Outcome};
 
+/// Where a job's thread begins.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    Anew,
+    /// Its program goes on since an earlier run of the agent.
+    Adopted,
+}
+
 /// What the core's actions are done with. Dropping it closes every mailbox, which ends the threads.
 pub(super) struct Hands<'scope, 'env> {
     pub(super) scope: &'scope Scope<'scope, 'env>,
@@ -60,12 +68,9 @@ impl Hands<'_, '_> {
                 self.owner.look();
                 self.tell_net(net::Order::Beat { status, jobs, paused });
             }
-            Action::Start { key, attempt, offer } => {
-                // A machine out of threads or files now may have some at the next beat.
-                if let Err(error) = self.start(key.clone(), attempt, offer) {
-                    self.orders.remove(&key);
-                    self.tell(Event::NotTaken { key, error: error.to_string() });
-                }
+            Action::Start { key, attempt, offer } => self.begin(key, attempt, offer, Begin::Anew),
+            Action::Adopt { key, attempt, offer } => {
+                self.begin(key, attempt, offer, Begin::Adopted);
             }
             Action::Decline { key, attempt, kind, decline } => {
                 let record = self.record(attempt, kind, assignment::declined(decline));
@@ -124,13 +129,27 @@ impl Hands<'_, '_> {
         self.book_again = now + RECORD_AGAIN;
     }
 
-    fn start(&mut self, key: Key, attempt: Attempt, offer: Box<Offer>) -> Result<(), Error> {
+    fn begin(&mut self, key: Key, attempt: Attempt, offer: Box<Offer>, begin: Begin) {
+        // A machine out of threads or files now may have some at the next beat.
+        if let Err(error) = self.start(key.clone(), attempt, offer, begin) {
+            self.orders.remove(&key);
+            self.tell(Event::NotTaken { key, error: error.to_string() });
+        }
+    }
+
+    fn start(
+        &mut self,
+        key: Key,
+        attempt: Attempt,
+        offer: Box<Offer>,
+        begin: Begin,
+    ) -> Result<(), Error> {
         let (orders, giver) =
             io::pipe().map_err(|cause| Error::Start { what: "a job's orders", cause })?;
         self.orders.insert(key.clone(), giver);
         let (shared, files) = (self.shared, self.files.clone());
         spawn(self.scope, "job", &self.events, move |events| {
-            assignment::run(assignment::Assignment {
+            let assignment = assignment::Assignment {
                 price: assignment::price(shared, &key, &attempt),
                 shared,
                 key,
@@ -139,7 +158,11 @@ impl Hands<'_, '_> {
                 orders,
                 events,
                 files,
-            });
+            };
+            match begin {
+                Begin::Anew => assignment::run(assignment),
+                Begin::Adopted => assignment::adopt(assignment),
+            }
         })
     }
 

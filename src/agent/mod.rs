@@ -16,6 +16,7 @@
 //! Every thread but the GPU driver's lives in one scope, has a name, is joined, and brings the agent
 //! down if it panics.
 
+mod allot;
 mod assignment;
 mod bars;
 mod board;
@@ -60,9 +61,10 @@ use crate::job::Terms;
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::notify::Notify;
 use crate::process::{Groups, Sandbox};
-use crate::runner;
+use crate::runner::{self, Engine};
 use crate::serve::Server;
 use crate::store::{self, Loss, Store, Trash};
+use allot::Allotments;
 use board::{Board, Poster};
 use event::Event;
 use hands::Hands;
@@ -112,6 +114,9 @@ struct Shared {
     terms: Terms,
     /// What scripts run in, if any.
     sandbox: Option<Sandbox>,
+    /// What runs containers, if any.
+    engine: Option<Engine>,
+    allotments: Allotments,
 }
 
 impl Shared {
@@ -147,6 +152,7 @@ pub(crate) fn run(
     let terms = Terms {
         origin: config.connection.backend.origin.clone(),
         kinds: offered.kinds,
+        images: config.jobs.containers.images.clone(),
         interpreters: runner::interpreters(&config.jobs.interpreters),
         time: config.jobs.limits.time,
     };
@@ -167,6 +173,8 @@ pub(crate) fn run(
         worker_id,
         terms,
         sandbox: offered.sandbox,
+        engine: offered.engine,
+        allotments: Allotments::default(),
     };
     log::info!(
         "started version={} worker={} backend={} config={}",

@@ -9,13 +9,13 @@ use serde_json::value::RawValue;
 use super::assignment::RECORD_AGAIN;
 use super::core::{Left, LeftHow};
 use super::event::Event;
-use super::{Error, Shared};
+use super::{Error, Shared, assignment};
 use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
 use crate::runner;
 use crate::store::{Loss, Phase, Record};
-use crate::work::{Blame, Key, Verdict};
+use crate::work::{Blame, Handle, Key, Verdict};
 
 /// Reads the records. A job that was running is over: its program ended with the agent, or is ended
 /// now, and it counts as lost. Also returns the losses that the disk did not take.
@@ -29,6 +29,12 @@ pub(super) fn recover(shared: &Shared) -> Result<(Vec<Left>, Vec<Loss>), Error> 
         log::error!("{line}");
     }
     let mut losses = found.losses;
+    let contained = |(_, record): &(Key, Record)| match &record.phase {
+        Phase::Running(Handle::Container(container)) => Some(container.name.clone()),
+        _ => None,
+    };
+    let running: Vec<String> = found.records.iter().filter_map(contained).collect();
+    assignment::sweep(shared, &running);
     let mut left = vec![];
     for (key, record) in found.records {
         left.extend(look(shared, key, record, &mut losses));
@@ -63,10 +69,22 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
             Some(offer) => LeftHow::Taken(Box::new(offer)),
             None => lose(record, "the offer it was taken from cannot be read")?,
         },
-        Phase::Running(handle) => {
+        Phase::Running(Handle::Process(handle)) => {
             process::kill_orphan(handle);
             lose(record, "the worker ended while the job ran")?
         }
+        Phase::Running(Handle::Container(handle)) => match offer(shared, &record) {
+            Some(offer) => {
+                // Before any other job may get them.
+                shared.allotments.again(&handle.gpus);
+                LeftHow::Running(Box::new(offer))
+            }
+            // Such as one of a kind that is not allowed any more.
+            None => {
+                assignment::remove_left(shared, handle);
+                lose(record, "the offer it was taken from cannot be read")?
+            }
+        },
         Phase::Finished { outcome, waited } => {
             let (waited, progressed) = (*waited, record.progressed);
             LeftHow::Finished { verdict: outcome.verdict(), waited, progressed }

@@ -130,6 +130,24 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     setting(
         Work,
+        "container-engine",
+        "PROGRAM",
+        "What runs containers: podman, docker, or the path of either [default: podman, else docker]",
+    ),
+    setting(
+        Work,
+        "container-images",
+        "PATTERN[,PATTERN]",
+        "The images that may run, such as docker.io/library/python:*; * is any text [default: *]",
+    ),
+    setting(
+        Work,
+        "container-pull",
+        "WHEN",
+        "When an image is fetched: missing, never or always [default: missing]",
+    ),
+    setting(
+        Work,
         "limit-memory",
         "SIZE",
         "The most memory that one job may take [default: four fifths of the machine's]",

@@ -10,9 +10,9 @@ use super::look_into;
 use super::table::{Side, table};
 use crate::config::state_dir_from_args;
 use crate::exit::Exit;
-use crate::process::is_running;
+use crate::process::{boot_id, is_running};
 use crate::store::{Entry, FileError, Phase, Record, open_jobs, read_ledger};
-use crate::work::{Ending, JobId, Key, Outcome};
+use crate::work::{Ending, Handle, JobId, Key, Outcome};
 use crate::{clock, logging, text};
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
@@ -67,7 +67,13 @@ pub(super) fn all(state_dir: &Path) -> Result<Vec<Told>, FileError> {
 fn of_record(key: &Key, record: Record) -> Told {
     let (status, outcome) = match record.phase {
         Phase::Taken => ("taken", None),
-        Phase::Running(handle) if is_running(&handle) => ("running", None),
+        Phase::Running(Handle::Process(handle)) if is_running(&handle) => ("running", None),
+        // It goes on by itself until the machine ends.
+        Phase::Running(Handle::Container(container))
+            if boot_id().is_ok_and(|id| id == container.boot_id) =>
+        {
+            ("running", None)
+        }
         // Of an agent that was killed: the next start sees to it.
         Phase::Running(_) => ("interrupted", None),
         Phase::Finished { outcome, .. } => ("waits for delivery", Some(outcome)),

@@ -63,7 +63,7 @@ impl Layers {
             let line = place(key.span().start);
             match (key.get_ref().as_ref(), value.get_ref()) {
                 // Those that are also written as tables of their own, and how their settings begin.
-                (table @ ("ipfs" | "limits"), DeValue::Table(rows)) => {
+                (table @ ("container" | "ipfs" | "limits"), DeValue::Table(rows)) => {
                     for (key, value) in rows {
                         let place =
                             format!("{}: [{table}] {}", place(key.span().start), key.get_ref());

@@ -43,7 +43,57 @@ pub(crate) struct Jobs {
     /// By name, such as `python3`; the first is taken where a script does not say.
     pub(crate) interpreters: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) containers: Containers,
 }
+
+/// How containers are run, and which.
+#[derive(Debug, Clone)]
+pub(crate) struct Containers {
+    /// The engine's program; what is found if not given.
+    pub(crate) engine: Option<PathBuf>,
+    /// Patterns of the images that may run.
+    pub(crate) images: Vec<String>,
+    pub(crate) pull: Pull,
+    /// What an engine's client needs of our environment.
+    pub(crate) env: Vec<(&'static str, OsString)>,
+}
+
+/// When an image is fetched from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pull {
+    /// When it is not on this machine.
+    Missing,
+    /// What is on this machine is all there is.
+    Never,
+    /// Before each job.
+    Always,
+}
+
+/// What the clients of container engines read of the environment: where the engine is, where it keeps
+/// what, how it gets at registries.
+const ENGINE_ENV: [&str; 21] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "CONTAINERS_REGISTRIES_CONF",
+    "REGISTRY_AUTH_FILE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "no_proxy",
+];
 
 /// The most that one job may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +114,12 @@ impl Default for Jobs {
             kinds: Kind::ENGINE.to_vec(),
             interpreters: ["python3", "bash"].map(str::to_owned).to_vec(),
             limits: Limits { memory: None, cpus: None, disk: 20 << 30, time: day },
+            containers: Containers {
+                engine: None,
+                images: vec!["*".into()],
+                pull: Pull::Missing,
+                env: vec![],
+            },
         }
     }
 }
@@ -354,7 +410,7 @@ fn artefacts(layers: &mut Layers) -> Artefacts {
 
 fn jobs(layers: &mut Layers) -> Jobs {
     let mut jobs = Jobs::default();
-    let Jobs { kinds, interpreters, limits } = &mut jobs;
+    let Jobs { kinds, interpreters, limits, containers } = &mut jobs;
     kinds.extend(layers.parse("allow", value::list(value::allowed_kind)).unwrap_or_default());
     if let Some(named) = layers.parse("interpreters", value::list(value::interpreter)) {
         *interpreters = named;
@@ -363,6 +419,13 @@ fn jobs(layers: &mut Layers) -> Jobs {
     limits.cpus = layers.parse("limit-cpus", value::count(1, 4096));
     limits.disk = layers.parse("limit-disk", value::size).unwrap_or(limits.disk);
     limits.time = layers.parse("limit-time", value::duration(1, 31 * DAY)).unwrap_or(limits.time);
+    containers.engine = layers.parse("container-engine", value::path);
+    if let Some(images) = layers.parse("container-images", value::list(value::image_pattern)) {
+        containers.images = images;
+    }
+    containers.pull = layers.parse("container-pull", value::pull).unwrap_or(containers.pull);
+    let known = |name: &&'static str| Some((*name, layers::env(name)?));
+    containers.env = ENGINE_ENV.iter().filter_map(known).collect();
     jobs
 }
 

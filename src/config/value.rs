@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
-use super::Format;
+use super::{Format, Pull};
 use crate::text;
 use crate::work::{JobId, Kind};
 
@@ -206,6 +206,24 @@ pub(super) fn allowed_kind(typed: &str) -> Result<Kind, String> {
             false => format!("is no kind that can be allowed: name one or more of {names}"),
         }
     })
+}
+
+/// A pattern of what images are called.
+pub(super) fn image_pattern(typed: &str) -> Result<String, String> {
+    let fit = |b: u8| b.is_ascii_alphanumeric() || b"._/:@*-".contains(&b);
+    let ok = !typed.is_empty() && typed.bytes().all(fit);
+    ok.then(|| typed.to_owned()).ok_or_else(|| {
+        "is no pattern of an image: write docker.io/library/python:*,ghcr.io/acme/*".to_owned()
+    })
+}
+
+pub(super) fn pull(typed: &str) -> Result<Pull, String> {
+    match typed {
+        "missing" => Ok(Pull::Missing),
+        "never" => Ok(Pull::Never),
+        "always" => Ok(Pull::Always),
+        _ => Err("must be missing, never or always".to_owned()),
+    }
 }
 
 /// The name of a program, without its path.

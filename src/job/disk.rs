@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::process::Child;
+use crate::runner::Running;
 
 /// So many files and folders are too many, however little is in them.
 pub(super) const ENTRIES_MAX: u64 = 200_000;
@@ -38,7 +38,7 @@ impl Meter {
     }
 
     /// Whether more is there than may be, if it is time to look.
-    pub(super) fn is_over(&mut self, child: &Child, now: Duration) -> bool {
+    pub(super) fn is_over(&mut self, child: &Running, now: Duration) -> bool {
         if now < self.not_before {
             return false;
         }

@@ -34,6 +34,8 @@ pub(crate) struct Terms {
     pub(crate) kinds: Vec<Kind>,
     /// What scripts may be written for; the first where one does not say.
     pub(crate) interpreters: Vec<String>,
+    /// Patterns of the images that may run.
+    pub(crate) images: Vec<String>,
     /// The longest a job may run, whatever it asks for.
     pub(crate) time: Duration,
 }
@@ -133,7 +135,7 @@ fn job(id: &JobId, wire: &wire::Job, terms: &Terms) -> Result<Job, Decline> {
         Kind::Inference => problems.inference(input).map(Task::Inference),
         Kind::Compute => Some(Task::Compute(problems.compute(input, amount))),
         Kind::Script => problems.script(&asked, &terms.interpreters).map(Task::Script),
-        Kind::Container => problems.container(&asked).map(Task::Container),
+        Kind::Container => problems.container(&asked, &terms.images).map(Task::Container),
     };
     let transfer = match kind {
         Kind::Script | Kind::Container => Some(problems.transfer(input, time_limit)),
@@ -259,6 +261,7 @@ mod tests {
             origin: "http://a:80".into(),
             kinds: Kind::ENGINE.to_vec(),
             interpreters: ["python3", "bash"].map(str::to_owned).to_vec(),
+            images: vec!["*".into()],
             time: Duration::from_secs(24 * 3600),
         }
     }

@@ -5,7 +5,6 @@
 
 use std::io::{self, PipeReader};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -16,8 +15,9 @@ use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
 use crate::crash;
-use crate::process::{Child, Stream, Usage, Woken, kills_for_memory};
+use crate::process::{Stream, Usage, Woken, kills_for_memory};
 use crate::reading::{Reading, flatten};
+use crate::runner::{Ended, Running};
 use crate::work::{Blame, Failure, Object, Order, Reason, Report, Stage};
 
 /// What bounds a run.
@@ -26,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) stage: Stage,
     /// What its progress is of the job's.
     pub(crate) span: Span,
+    /// When its time began: before now, if an earlier agent started it.
+    pub(crate) since: Duration,
     pub(crate) time: Duration,
     /// Of all its processes, in bytes.
     pub(crate) memory: u64,
@@ -118,13 +120,17 @@ pub(crate) struct Watch<'a> {
 }
 
 /// Lets the program go and watches it to its end.
-pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run, Costs)> {
-    let started = clock::since_boot();
+pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Run, Costs)> {
+    let started = watch.limits.since;
     let mut costs = Costs { started, ..Costs::default() };
     let mut output = Output::default();
     let mut ladder = Ladder::Up;
-    let (mut next_report, mut next_look) = (started, started);
-    let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, started + LOOK_EVERY));
+    let begun = clock::since_boot();
+    // What an earlier agent has reported already is read again first, so that no report goes back.
+    let is_old = begun > started + LOOK_EVERY;
+    let mut next_report = if is_old { begun + LOOK_EVERY } else { begun };
+    let mut next_look = begun;
+    let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, begun + LOOK_EVERY));
     let killed_before = kills_for_memory();
     child.release()?;
     crash::point("program-let-go");
@@ -158,6 +164,9 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
             Woken::Order(order) => {
                 let why = order
                     .map_or(Some(Why::AgentGone), |byte| Order::from_byte(byte).map(Why::Ordered));
+                if why == Some(Why::AgentGone) && child.outlives_us() {
+                    return Ok((Run::Abandoned, costs));
+                }
                 step(&mut ladder, &child, &watch.limits, why);
             }
             Woken::Timeout => {}
@@ -167,13 +176,13 @@ pub(crate) fn watch(mut child: Child, watch: &mut Watch<'_>) -> io::Result<(Run,
     costs.last = Some((watch.read)());
     let why = ladder.why();
     if given_up {
+        child.give_up();
         return Ok((stuck(why, &watch.limits, &output), costs));
     }
-    let ran_out = child.ran_out_of_memory();
-    let status = child.finish(&mut |stream, line| watch.hear(&mut output, stream, line))?;
+    let ended = child.finish(&mut |stream, line| watch.hear(&mut output, stream, line))?;
     // `None` where the kernel does not count, before and after.
     let kernel_killed = kills_for_memory() > killed_before;
-    let end = End { status, why, ran_out, kernel_killed };
+    let end = End { ended, why, kernel_killed };
     Ok((verdict(&end, &watch.limits, output), costs))
 }
 
@@ -224,7 +233,7 @@ impl Ladder {
 /// there is none left.
 fn climb(
     ladder: &mut Ladder,
-    child: &Child,
+    child: &Running,
     limits: &Limits,
     started: Duration,
     now: Duration,
@@ -248,7 +257,7 @@ fn climb(
 }
 
 /// Begins to stop the program, or makes haste if it is being stopped already.
-fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
+fn step(ladder: &mut Ladder, child: &Running, limits: &Limits, why: Option<Why>) {
     let Some(why) = why else { return };
     let now = clock::since_boot();
     match (*ladder, why) {
@@ -279,22 +288,21 @@ fn step(ladder: &mut Ladder, child: &Child, limits: &Limits, why: Option<Why>) {
 
 /// What is known of a program's end.
 struct End {
-    status: ExitStatus,
+    ended: Ended,
     why: Option<Why>,
-    /// The kernel has killed some of it at its own limit.
-    ran_out: bool,
     /// It, or another program of the machine, for lack of memory.
     kernel_killed: bool,
 }
 
 fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
-    let End { status, why, ran_out, kernel_killed } = *end;
+    let End { ended: Ended { status, ran_out, not_started }, why, kernel_killed } = end;
+    let (status, kernel_killed) = (*status, *kernel_killed);
     let too_much = || {
         let error = format!("killed: memory limit of {} MiB", limits.memory >> 20);
         (Reason::OutOfMemory, Blame::Job, error)
     };
     let mut stage = limits.stage;
-    let (reason, blame, error) = match why {
+    let (reason, blame, error) = match *why {
         Some(Why::AgentGone) => return Run::Abandoned,
         Some(Why::Ordered(Order::Cancel)) => return Run::Cancelled,
         Some(Why::Ordered(Order::Stop)) => {
@@ -306,6 +314,7 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
             (Reason::Timeout, Blame::Job, format!("timeout after {time} in stage {stage}"))
         }
         Some(Why::OutOfMemory) => too_much(),
+        None if let Some(not) = not_started => (Reason::StartFailed, not.blame, not.error.clone()),
         Some(Why::OutOfDisk) => {
             let most = limits.disk.as_ref().map_or(0, |disk| disk.most >> 20);
             let error = format!(
@@ -314,7 +323,7 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
             (Reason::KilledSignal, Blame::Job, error)
         }
         None if status.success() => return Run::Done(output.result),
-        None if ran_out => too_much(),
+        None if *ran_out => too_much(),
         // Within its limit, so that it may well do on a machine with more room.
         None if kernel_killed && status.signal() == Some(Signal::KILL.as_raw()) => {
             (Reason::OutOfMemory, Blame::Worker, "killed: the machine ran out of memory".to_owned())
@@ -355,7 +364,7 @@ fn stuck(why: Option<Why>, limits: &Limits, output: &Output) -> Run {
 }
 
 impl Costs {
-    fn look(&mut self, child: &Child, energy: &mut dyn FnMut(Option<Duration>) -> Option<f64>) {
+    fn look(&mut self, child: &Running, energy: &mut dyn FnMut(Option<Duration>) -> Option<f64>) {
         let now = child.usage();
         self.usage.cpu = now.cpu.or(self.usage.cpu);
         self.usage.memory = now.memory;

@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Access, access, getxattr};
 use rustix::process::geteuid;
 
+use super::counters::Counters;
 use super::family;
-use super::proc::{self, Stat, Usage, to_pid};
+use super::proc::{self, Stat, to_pid};
 use super::{ENDED_WITHIN, LAST_WORDS, LOOK_EVERY};
-use crate::cgroup::{Hierarchies, V2, line_of};
+use crate::cgroup::{Hierarchies, V2};
 
 /// Where the agent itself goes.
 const LEAF: &str = "qubix-worker";
@@ -74,11 +75,11 @@ impl Groups {
     /// Makes a group, which goes when it is dropped. The name is nobody else's meanwhile.
     pub(crate) fn make(&self, name: &str, memory: u64, cpus: Option<f64>) -> io::Result<Group> {
         let name = format!("{}{name}", self.prefix);
-        let mut group = Group { dirs: vec![] };
+        let mut group = Group::of(vec![]);
         for parent in &self.parents {
             let dir = parent.join(&name);
             fs::create_dir(&dir)?;
-            group.dirs.push(dir);
+            group.counters.dirs.push(dir);
         }
         group.limit(memory)?;
         if let Some(cpus) = cpus {
@@ -97,7 +98,7 @@ impl Groups {
         }
         for name in left {
             let dirs = self.parents.iter().map(|parent| parent.join(&name));
-            drop(Group { dirs: dirs.filter(|dir| dir.is_dir()).collect() });
+            drop(Group::of(dirs.filter(|dir| dir.is_dir()).collect()));
         }
     }
 }
@@ -168,11 +169,18 @@ fn version_1(found: &Hierarchies) -> Option<Vec<PathBuf>> {
 /// A job's group. Dropping it kills all that is in it, and removes it.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The first is where the memory is counted.
-    dirs: Vec<PathBuf>,
+    pub(super) counters: Counters,
 }
 
 impl Group {
+    fn of(dirs: Vec<PathBuf>) -> Self {
+        Self { counters: Counters { dirs } }
+    }
+
+    fn dirs(&self) -> &[PathBuf] {
+        &self.counters.dirs
+    }
+
     fn limit(&self, memory: u64) -> io::Result<()> {
         self.set("pids.max", &PROCESSES.to_string())?;
         if memory < u64::MAX {
@@ -210,68 +218,28 @@ impl Group {
 
     /// Writes the file wherever there is one of that name.
     pub(super) fn set(&self, file: &str, value: &str) -> io::Result<()> {
-        let files = self.dirs.iter().map(|dir| dir.join(file));
+        let files = self.dirs().iter().map(|dir| dir.join(file));
         let mut present = files.filter(|path| path.exists());
         present.try_for_each(|path| put(&path, value))
-    }
-
-    fn text(&self, file: &str) -> Option<String> {
-        self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok())
-    }
-
-    fn number(&self, file: &str) -> Option<u64> {
-        self.text(file)?.trim().parse().ok()
     }
 
     /// Takes a process in, and with it all that it will start; or leaves it where it was.
     pub(super) fn admit(&self, pid: u32) -> io::Result<()> {
         let pid = pid.to_string();
-        let admitted = self.dirs.iter().try_for_each(|dir| put(&dir.join("cgroup.procs"), &pid));
+        let admitted = self.dirs().iter().try_for_each(|dir| put(&dir.join("cgroup.procs"), &pid));
         if admitted.is_err() {
             // Of version 1 it may be in some: with the others' end it would be killed.
-            for parent in self.dirs.iter().filter_map(|dir| dir.parent()) {
+            for parent in self.dirs().iter().filter_map(|dir| dir.parent()) {
                 put(&parent.join("cgroup.procs"), &pid).ok();
             }
         }
         admitted
     }
 
-    /// What all that ever was in it has used; memory with the files that are cached for it.
-    pub(super) fn usage(&self) -> Usage {
-        let micros = self.text("cpu.stat").and_then(|stat| line_of(&stat, "usage_usec"));
-        let nanos = || self.number("cpuacct.usage").map(Duration::from_nanos);
-        let peak = self.number("memory.peak").or_else(|| self.number("memory.max_usage_in_bytes"));
-        let now = || self.number("memory.usage_in_bytes");
-        Usage {
-            cpu: micros.map(Duration::from_micros).or_else(nanos),
-            peak_memory_mb: peak.map(|bytes| bytes as f64 / f64::from(1 << 20)),
-            memory: self.number("memory.current").or_else(now).unwrap_or(0),
-        }
-    }
-
-    /// Whether the kernel has killed in it because of its own limit, and not for lack of memory
-    /// elsewhere.
-    pub(super) fn ran_out_of_memory(&self) -> bool {
-        let count = |file, name| self.text(file).and_then(|text| line_of(&text, name)).unwrap_or(0);
-        let killed = count("memory.events", "oom_kill") + count("memory.oom_control", "oom_kill");
-        killed > 0 && (count("memory.events", "oom") > 0 || self.was_full())
-    }
-
-    /// Version 1 does not count how often there was no room.
-    fn was_full(&self) -> bool {
-        let limit = self.number("memory.limit_in_bytes").unwrap_or(u64::MAX);
-        let peaks = ["memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes"];
-        // A page that does not fit is not counted.
-        peaks
-            .into_iter()
-            .filter_map(|peak| self.number(peak))
-            .any(|peak| peak.saturating_add(1 << 20) >= limit)
-    }
-
     /// Kills all that is in it, and does not wait for its end.
     pub(super) fn kill(&self) {
         // At once and for all, since Linux 5.14.
-        if self.dirs.iter().any(|dir| put(&dir.join("cgroup.kill"), "1").is_ok()) {
+        if self.dirs().iter().any(|dir| put(&dir.join("cgroup.kill"), "1").is_ok()) {
             return;
         }
         // Else one by one; none of them starts another meanwhile.
@@ -297,7 +265,7 @@ impl Group {
     }
 
     fn listed(&self) -> BTreeSet<u32> {
-        let text = self.text("cgroup.procs").unwrap_or_default();
+        let text = self.counters.text("cgroup.procs").unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -309,8 +277,8 @@ impl Group {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         loop {
-            self.dirs.retain(|dir| !gone(dir));
-            let Some(dir) = self.dirs.first() else { return };
+            self.counters.dirs.retain(|dir| !gone(dir));
+            let Some(dir) = self.dirs().first() else { return };
             if Instant::now() >= until {
                 return log::warn!("cannot remove {}: the next start tries again", dir.display());
             }

@@ -7,6 +7,7 @@
 //! knows. This room is mechanism: when to stop a job, and what its end means, is `job`'s business.
 
 mod bounds;
+mod counters;
 mod family;
 mod group;
 mod lines;
@@ -26,8 +27,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-use crate::work::Handle;
+use crate::work::ProcessHandle;
 pub(crate) use bounds::{Bound, Bounds};
+pub(crate) use counters::Counters;
 use family::Family;
 pub(crate) use group::{Group, Groups};
 use lines::Lines;
@@ -83,6 +85,8 @@ pub(crate) struct Child {
     child: std::process::Child,
     pid: Pid,
     pidfd: Option<OwnedFd>,
+    /// Another process, whose end wakes a wait as well.
+    other: Option<OwnedFd>,
     stdin: Option<ChildStdin>,
     pipes: [Option<Pipe>; 2],
     family: Family,
@@ -131,8 +135,9 @@ impl Child {
         let stdin = child.stdin.take();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let (pipes, is_wrapped) = ([None, None], program.is_wrapped);
+        let (other, reaped) = (None, false);
         let mut started =
-            Self { child, pid, pidfd, stdin, pipes, family, group, is_wrapped, reaped: false };
+            Self { child, pid, pidfd, other, stdin, pipes, family, group, is_wrapped, reaped };
         for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
             *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
         }
@@ -140,8 +145,8 @@ impl Child {
     }
 
     /// What tells this process from any other that ever had its pid.
-    pub(crate) fn handle(&self) -> io::Result<Handle> {
-        Ok(Handle {
+    pub(crate) fn handle(&self) -> io::Result<ProcessHandle> {
+        Ok(ProcessHandle {
             pid: self.pid.as_raw_nonzero().get(),
             start_time: proc::stat(self.pid)?.start_time,
             boot_id: boot_id()?,
@@ -160,6 +165,11 @@ impl Child {
         }
     }
 
+    /// Lets the end of another process wake the next wait too.
+    pub(crate) fn wake_with(&mut self, other: OwnedFd) {
+        self.other = Some(other);
+    }
+
     /// Waits for output, an order or the program's end, at most `at_most`; hands whole lines on.
     pub(crate) fn wait(
         &mut self,
@@ -169,6 +179,10 @@ impl Child {
     ) -> io::Result<Woken> {
         let at_most = if self.pidfd.is_some() { at_most } else { at_most.min(LOOK_EVERY) };
         let ordered = self.poll(at_most, orders)?;
+        if self.other.as_ref().is_some_and(has_ended) {
+            // It would wake us over and over.
+            self.other = None;
+        }
         self.read_pipes(sink);
         if let Some(orders) = orders.filter(|_| ordered) {
             return read_order(orders).map(Woken::Order);
@@ -180,7 +194,7 @@ impl Child {
         let fds: Vec<BorrowedFd<'_>> = orders
             .iter()
             .map(|orders| orders.as_fd())
-            .chain(self.pidfd.iter().map(AsFd::as_fd))
+            .chain(self.pidfd.iter().chain(&self.other).map(AsFd::as_fd))
             .chain(self.pipes.iter().flatten().map(|pipe| pipe.fd.as_fd()))
             .collect();
         let mut polled: Vec<PollFd<'_>> =
@@ -243,7 +257,7 @@ impl Child {
             return Usage { memory, ..proc::usage(self.pid) };
         };
         family::reap_children();
-        let usage = group.usage();
+        let usage = group.counters.usage();
         Usage { cpu: usage.cpu.or_else(|| proc::usage(self.pid).cpu), ..usage }
     }
 
@@ -265,7 +279,7 @@ impl Child {
 
     /// Whether the kernel has killed some of it, or all, at its control group's limit.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+        self.group.as_ref().is_some_and(|group| group.counters.ran_out_of_memory())
     }
 
     /// Kills what is left of the program, reads the last output and reaps the leader, which has
@@ -284,8 +298,8 @@ impl Child {
         }
         let until = Instant::now() + LAST_WORDS;
         while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
-            // Without the pidfd, which reports the exit over and over.
-            self.pidfd = None;
+            // Without the pidfds, which report their exits over and over.
+            (self.pidfd, self.other) = (None, None);
             self.poll(LAST_WORDS / 4, None)?;
             self.read_pipes(sink);
         }
@@ -314,8 +328,33 @@ impl Drop for Child {
     }
 }
 
+/// By what the end of a process can be waited for that is none of our children.
+pub(crate) fn pidfd_of(pid: u32) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(proc::to_pid(pid)?, PidfdFlags::empty()).ok()
+}
+
+pub(crate) fn has_ended(process: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for an order where there is nothing else to wait for.
+pub(crate) fn wait_for_order(
+    orders: Option<&PipeReader>,
+    at_most: Duration,
+) -> io::Result<Option<Option<u8>>> {
+    let fds = orders.iter().map(|orders| PollFd::new(*orders, PollFlags::IN));
+    let mut polled: Vec<_> = fds.collect();
+    let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
+    match (poll(&mut polled, Some(&timeout)), orders) {
+        (Ok(ready), Some(orders)) if ready > 0 => read_order(orders).map(Some),
+        (Ok(_) | Err(rustix::io::Errno::INTR), _) => Ok(None),
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
 /// A signal is told as a shell tells it.
-fn unwrapped(status: ExitStatus) -> ExitStatus {
+pub(crate) fn unwrapped(status: ExitStatus) -> ExitStatus {
     match status.code() {
         Some(code @ 129..160) => ExitStatus::from_raw(code - 128),
         _ => status,
@@ -328,18 +367,18 @@ fn read_order(mut orders: &PipeReader) -> io::Result<Option<u8>> {
 }
 
 /// Kills the group of a child that an earlier run of the agent left behind, as far as it lives.
-pub(crate) fn kill_orphan(handle: &Handle) {
+pub(crate) fn kill_orphan(handle: &ProcessHandle) {
     if let Some(pid) = living(handle) {
         rustix::process::kill_process_group(pid, Signal::KILL).ok();
     }
 }
 
 /// Whether the program still runs, and no other that has its number by now.
-pub(crate) fn is_running(handle: &Handle) -> bool {
+pub(crate) fn is_running(handle: &ProcessHandle) -> bool {
     living(handle).is_some()
 }
 
-fn living(handle: &Handle) -> Option<Pid> {
+fn living(handle: &ProcessHandle) -> Option<Pid> {
     let pid = Pid::from_raw(handle.pid)?;
     let is_this_boot = boot_id().is_ok_and(|id| id == handle.boot_id);
     let is_it = || proc::stat(pid).is_ok_and(|stat| stat.start_time == handle.start_time);

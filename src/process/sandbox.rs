@@ -87,7 +87,7 @@ impl Sandbox {
     /// The line that runs a command in a sandbox.
     pub(crate) fn line(&self, view: &View<'_>, command: &[OsString]) -> Vec<OsString> {
         let mut line = Line(vec![self.bwrap.clone().into()]);
-        line.say("--unshare-ipc --unshare-net --unshare-pid --unshare-uts --unshare-cgroup-try");
+        line.say("--unshare-ipc --unshare-net --unshare-pid --unshare-uts");
         line.say("--die-with-parent --new-session --hostname sandbox");
         line.say(match &self.user {
             User::Other { .. } => "--cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID",

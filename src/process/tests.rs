@@ -147,10 +147,10 @@ fn what_a_program_uses_is_known_while_it_runs_and_its_time_after_its_end() {
 fn an_orphan_is_killed_by_its_handle_and_a_stranger_with_its_pid_is_not() {
     let child = shell("sleep 1000");
     let handle = child.handle().unwrap();
-    let stranger = Handle { start_time: handle.start_time + 1, ..handle.clone() };
+    let stranger = ProcessHandle { start_time: handle.start_time + 1, ..handle.clone() };
     kill_orphan(&stranger);
     assert!(!child.has_exited().unwrap());
-    let before = Handle { boot_id: "another".into(), ..handle };
+    let before = ProcessHandle { boot_id: "another".into(), ..handle };
     kill_orphan(&before);
     assert!(!child.has_exited().unwrap());
     kill_orphan(&handle);

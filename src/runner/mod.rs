@@ -1,32 +1,60 @@
 //! Where a job's program runs: on this machine, as the engine in a child of this binary, in a sandbox, or
 //! in a container.
 
+mod container;
 mod local;
+mod running;
 mod script;
 
+use std::path::Path;
+
+use crate::config::{Containers, Jobs};
 use crate::process::Sandbox;
 use crate::work::Kind;
 
+pub(crate) use container::{
+    Container, Engine, Mount, Plan, full_name, has_image, is_allowed, pull, remove, sweep,
+};
 pub(crate) use local::{all_marks, engine, speed};
-pub(crate) use script::{STATUS_FILE, find_sandbox, has_ended, interpreters, lay_out, script};
+pub(crate) use running::{Ended, NotStarted, Running};
+pub(crate) use script::{STATUS_FILE, has_ended, interpreters, lay_out, script};
 
-/// Whether jobs of this kind can run on this machine, and if not why, and how to help it. What is needed
-/// for it is looked for before, if it is allowed.
-pub(crate) fn works(
-    kind: Kind,
-    named: &[String],
-    sandbox: Option<&Result<Sandbox, String>>,
-) -> Result<(), String> {
+/// What runs other people's programs, or why nothing does and how to help it; of what is not allowed
+/// nothing was looked for.
+pub(crate) struct Found {
+    pub(crate) sandbox: Option<Result<Sandbox, String>>,
+    pub(crate) engine: Option<Result<Engine, String>>,
+}
+
+impl Found {
+    /// Looks for what these kinds need. `limit` is the subcommand that sets limits, `state_dir` what no
+    /// program may see.
+    pub(crate) fn look(kinds: &[Kind], jobs: &Jobs, limit: &str, state_dir: &Path) -> Self {
+        let Containers { engine, env, .. } = &jobs.containers;
+        let scripts = kinds.contains(&Kind::Script);
+        let containers = kinds.contains(&Kind::Container);
+        Self {
+            sandbox: scripts.then(|| script::find_sandbox(limit, state_dir)),
+            engine: containers.then(|| Engine::find(engine.as_deref(), env)),
+        }
+    }
+}
+
+/// Whether jobs of this kind can run on this machine, and if not why, and how to help it.
+pub(crate) fn works(kind: Kind, named: &[String], found: &Found) -> Result<(), String> {
+    fn is_there<T>(found: Option<&Result<T, String>>) -> Result<(), String> {
+        match found {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("nothing was looked for that runs it".to_owned()),
+        }
+    }
     match kind {
         Kind::Training | Kind::Inference | Kind::FineTuning | Kind::Compute => Ok(()),
         Kind::Script if interpreters(named).is_empty() => {
             Err(format!("none of {} is here: install one of them", named.join(", ")))
         }
-        Kind::Script => match sandbox {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(why)) => Err(why.clone()),
-            None => Err("no sandbox was looked for".to_owned()),
-        },
-        Kind::Container => Err("this version runs no containers".to_owned()),
+        Kind::Script => is_there(found.sandbox.as_ref()),
+        Kind::Container => is_there(found.engine.as_ref()),
     }
 }

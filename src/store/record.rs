@@ -16,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::file::{self, FileError};
 use crate::work::{
-    Attempt, Blame, Decline, DeclineCode, Ending, Failure, Handle, JobId, Object, Outcome, Reason,
-    Stage,
+    Attempt, Blame, ContainerHandle, Decline, DeclineCode, Ending, Failure, Handle, JobId, Object,
+    Outcome, ProcessHandle, Reason, Stage,
 };
 use crate::{clock, text};
 
@@ -178,10 +178,30 @@ struct RecordFile {
 #[serde(rename_all = "snake_case")]
 enum PhaseFile {
     Taken,
-    Running { pid: i32, start_time: u64, boot_id: String },
-    Finished { outcome: OutcomeFile, waited_seconds: u64 },
-    Delivered { outcome: OutcomeFile, at: String },
-    Tombstone { at: String },
+    Running {
+        pid: i32,
+        start_time: u64,
+        boot_id: String,
+    },
+    Contained {
+        engine: String,
+        name: String,
+        since_milliseconds: u64,
+        time_milliseconds: u64,
+        boot_id: String,
+        gpus: Vec<String>,
+    },
+    Finished {
+        outcome: OutcomeFile,
+        waited_seconds: u64,
+    },
+    Delivered {
+        outcome: OutcomeFile,
+        at: String,
+    },
+    Tombstone {
+        at: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -232,11 +252,7 @@ impl From<&Record> for RecordFile {
             progressed: record.progressed,
             phase: match &record.phase {
                 Phase::Taken => PhaseFile::Taken,
-                Phase::Running(Handle { pid, start_time, boot_id }) => PhaseFile::Running {
-                    pid: *pid,
-                    start_time: *start_time,
-                    boot_id: boot_id.clone(),
-                },
+                Phase::Running(handle) => handle.into(),
                 Phase::Finished { outcome, waited } => PhaseFile::Finished {
                     outcome: outcome.into(),
                     waited_seconds: waited.as_secs(),
@@ -246,6 +262,28 @@ impl From<&Record> for RecordFile {
                 }
                 Phase::Tombstone { at } => PhaseFile::Tombstone { at: clock::rfc3339(*at) },
             },
+        }
+    }
+}
+
+impl From<&Handle> for PhaseFile {
+    fn from(handle: &Handle) -> Self {
+        match handle.clone() {
+            Handle::Process(ProcessHandle { pid, start_time, boot_id }) => {
+                Self::Running { pid, start_time, boot_id }
+            }
+            Handle::Container(ContainerHandle { engine, name, since, time, boot_id, gpus }) => {
+                let [since_milliseconds, time_milliseconds] =
+                    [since, time].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                Self::Contained {
+                    engine,
+                    name,
+                    since_milliseconds,
+                    time_milliseconds,
+                    boot_id,
+                    gpus,
+                }
+            }
         }
     }
 }
@@ -273,7 +311,20 @@ impl TryFrom<RecordFile> for Record {
             phase: match file.phase {
                 PhaseFile::Taken => Phase::Taken,
                 PhaseFile::Running { pid, start_time, boot_id } => {
-                    Phase::Running(Handle { pid, start_time, boot_id })
+                    Phase::Running(Handle::Process(ProcessHandle { pid, start_time, boot_id }))
+                }
+                PhaseFile::Contained {
+                    engine,
+                    name,
+                    since_milliseconds,
+                    time_milliseconds,
+                    boot_id,
+                    gpus,
+                } => {
+                    let [since, time] =
+                        [since_milliseconds, time_milliseconds].map(Duration::from_millis);
+                    let handle = ContainerHandle { engine, name, since, time, boot_id, gpus };
+                    Phase::Running(Handle::Container(handle))
                 }
                 PhaseFile::Finished { outcome, waited_seconds } => Phase::Finished {
                     outcome: outcome.try_into()?,

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::text;
-use crate::work::{Attempt, Blame, Handle, Object};
+use crate::work::{Attempt, Blame, ContainerHandle, Handle, Object, ProcessHandle};
 
 mod artefacts;
 mod damage;
@@ -73,10 +73,19 @@ fn now() -> SystemTime {
 #[test]
 fn every_phase_reads_back_as_it_was_written() {
     let (_dir, store) = store();
-    let handle = Handle { pid: 7, start_time: 99, boot_id: "b".into() };
+    let handle = Handle::Process(ProcessHandle { pid: 7, start_time: 99, boot_id: "b".into() });
+    let container = ContainerHandle {
+        engine: "podman".into(),
+        name: "qubix-worker-1f-1".into(),
+        since: Duration::from_millis(1500),
+        time: Duration::from_secs(60),
+        gpus: vec!["GPU-1".into()],
+        boot_id: "b".into(),
+    };
     for phase in [
         Phase::Taken,
         Phase::Running(handle),
+        Phase::Running(Handle::Container(container)),
         finished(failed()),
         finished(completed()),
         finished(Outcome { gpus: vec!["GPU-1".into()], ..completed() }),

@@ -1,6 +1,7 @@
 //! The thread of one job: taken → staged → run → collected → recorded, each step on disk before the
 //! next can be seen.
 
+mod contain;
 mod ending;
 mod program;
 mod stages;
@@ -19,8 +20,9 @@ use crate::backend::wire::LAST_ATTEMPT;
 use crate::cid::Cid;
 use crate::job::{self, Offer};
 use crate::store::{Phase, Record, Reusable, named_artefacts};
-use crate::work::{Attempt, Decline, Ending, Failure, Key, Outcome, Report, Task};
+use crate::work::{Attempt, Decline, Ending, Failure, Handle, Key, Outcome, Report, Task};
 use crate::{clock, crash};
+pub(super) use contain::{remove_left, sweep};
 
 /// How often an outcome that cannot be written is tried again.
 pub(super) const RECORD_AGAIN: Duration = Duration::from_secs(5);
@@ -47,18 +49,22 @@ pub(super) fn run(assignment: Assignment<'_>) {
         return assignment.tell(Event::NotTaken { key: assignment.key.clone(), error });
     }
     crash::point("taken");
-    let Some(outcome) = assignment.outcome() else { return };
-    log_end(&assignment.attempt, &outcome);
-    let verdict = outcome.verdict();
-    let files = artefacts(&outcome);
-    crash::point("ended");
-    if assignment.record_for_sure(outcome) {
-        crash::point("outcome-recorded");
-        assignment.tell(Event::Ended { key: assignment.key.clone(), verdict });
-        for file in files {
-            // Without a node nobody listens.
-            assignment.files.send(file).ok();
-        }
+    if let Some(outcome) = assignment.outcome() {
+        assignment.end(outcome);
+    }
+}
+
+/// Sees a job through that an earlier agent began, and which goes on.
+pub(super) fn adopt(assignment: Assignment<'_>) {
+    let record = assignment.shared.store.read(&assignment.key);
+    let (Ok(Record { phase: Phase::Running(Handle::Container(handle)), .. }), Ok(job)) =
+        (record, &assignment.offer.job)
+    else {
+        let error = "its record cannot be read".to_owned();
+        return assignment.tell(Event::NotTaken { key: assignment.key.clone(), error });
+    };
+    if let Some(outcome) = assignment.through(job, Some(&handle)) {
+        assignment.end(outcome);
     }
 }
 
@@ -69,6 +75,22 @@ pub(super) fn price(shared: &Shared, key: &Key, attempt: &Attempt) -> f64 {
 }
 
 impl Assignment<'_> {
+    /// Records the outcome, and tells of it.
+    fn end(&self, outcome: Outcome) {
+        log_end(&self.attempt, &outcome);
+        let verdict = outcome.verdict();
+        let files = artefacts(&outcome);
+        crash::point("ended");
+        if self.record_for_sure(outcome) {
+            crash::point("outcome-recorded");
+            self.tell(Event::Ended { key: self.key.clone(), verdict });
+            for file in files {
+                // Without a node nobody listens.
+                self.files.send(file).ok();
+            }
+        }
+    }
+
     /// Runs the job. Nothing when the agent went away meanwhile: the next start finds the record.
     fn outcome(&self) -> Option<Outcome> {
         // Only jobs that could be understood are assigned.
@@ -77,7 +99,7 @@ impl Assignment<'_> {
         if let Some(outcome) = like.as_deref().and_then(|like| self.reused(like)) {
             return Some(outcome);
         }
-        let outcome = self.through(job)?;
+        let outcome = self.through(job, None)?;
         if let (Some(like), Ending::Completed(result)) = (like, &outcome.ending) {
             let (result, metrics) = (result.clone(), outcome.metrics.clone());
             log_error(self.shared.store.keep_reusable(&like, result, metrics));
@@ -176,9 +198,8 @@ fn log_end(attempt: &Attempt, outcome: &Outcome) {
         Ending::Failed(failure) => {
             log::warn!("job failed job={id} seconds={seconds:.1}: {}", failure.error);
         }
-        Ending::Declined(_) | Ending::Cancelled => {
-            log::info!("job cancelled job={id} seconds={seconds:.1}");
-        }
+        Ending::Declined(decline) => log::warn!("job declined job={id}: {}", decline.reason),
+        Ending::Cancelled => log::info!("job cancelled job={id} seconds={seconds:.1}"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::agent::limits;
 use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::runner;
 use crate::store::Phase;
-use crate::work::{Blame, Failure, Job, Reason, Stage, Task};
+use crate::work::{Blame, Failure, Handle, Job, Reason, Stage, Task};
 use crate::{cli, crash};
 
 /// Between TERM and KILL.
@@ -35,7 +35,8 @@ impl Assignment<'_> {
             .map_err(|error| starting(error.to_string()))?;
         crash::point("program-held");
         let handle = child.handle().map_err(|error| starting(error.to_string()))?;
-        let running = self.record(Phase::Running(handle), Some(self.offer.text.clone()));
+        let running =
+            self.record(Phase::Running(Handle::Process(handle)), Some(self.offer.text.clone()));
         let store = &self.shared.store;
         store.write(&self.key, &running).map_err(|error| starting(error.to_string()))?;
         crash::point("handle-recorded");
@@ -67,7 +68,8 @@ impl Assignment<'_> {
                 runner::lay_out(sandbox, &job.id, script, work).map_err(told)?;
                 runner::script(sandbox, cli::LIMIT, script, work, &bounds)
             }
-            Task::Container(_) => Err("there is no runner for it".to_owned()),
+            // Made by its engine: see `contain`.
+            Task::Container(_) => Err("it runs in a container".to_owned()),
         }
     }
 }

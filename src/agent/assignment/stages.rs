@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Assignment;
 use super::ending::{in_sandbox, on_disk, staging};
 use super::program::{GRACE, author};
+use crate::agent::allot::Allotment;
 use crate::agent::event::Event;
 use crate::agent::limits;
 use crate::cid::Cid;
@@ -16,11 +17,12 @@ use crate::job::{
     self, Charge, Costs, Disk, Limits, Missing, Network, Removal, Run, Span, Supply, Watch,
 };
 use crate::machine::{self, EnergyMeter, HostMeter};
-use crate::process::Child;
 use crate::reading::{GpuSpecs, GpuUsage, Reading};
+use crate::runner::Running;
 use crate::store::{JobLog, replace};
 use crate::work::{
-    Blame, Code, Ending, Failure, Job, Object, Outcome, Reason, Report, Stage, Task, Transfer,
+    Blame, Code, ContainerHandle, Ending, Failure, Job, Object, Outcome, Reason, Report, Stage,
+    Task, Transfer,
 };
 use crate::{clock, crash};
 
@@ -37,13 +39,15 @@ const MOVING: u64 = 512 << 20;
 const LOOKING_THROUGH: Duration = Duration::from_secs(300);
 
 /// What a job has come to on its way.
-struct Trip {
-    costs: Option<Costs>,
+pub(super) struct Trip<'a> {
+    pub(super) costs: Option<Costs>,
     /// What the stages so far have left of their time.
     time_left: Duration,
     log: JobLog,
     /// Those that its processes were seen on, by their place.
     gpus: BTreeSet<u32>,
+    /// Those that are its alone, until it ends.
+    pub(super) allotted: Allotment<'a>,
 }
 
 /// Why no further stage follows.
@@ -59,12 +63,20 @@ impl From<Failure> for Halt {
     }
 }
 
-impl Assignment<'_> {
+impl<'a> Assignment<'a> {
     /// Takes the job through its stages. Nothing when the agent went away meanwhile.
-    pub(super) fn through(&self, job: &Job) -> Option<Outcome> {
+    ///
+    /// From its own program on, if that goes on in a container since an earlier agent.
+    pub(super) fn through(&self, job: &Job, left: Option<&ContainerHandle>) -> Option<Outcome> {
         let log = self.shared.store.job_log(&self.key, clock::wall());
-        let mut trip = Trip { costs: None, time_left: Duration::ZERO, log, gpus: BTreeSet::new() };
-        let ending = match self.stages(job, &mut trip) {
+        let mut trip = Trip {
+            costs: None,
+            time_left: Duration::ZERO,
+            log,
+            gpus: BTreeSet::new(),
+            allotted: self.shared.allotments.none(),
+        };
+        let ending = match self.stages(job, left, &mut trip) {
             Ok(result) => Ending::Completed(result),
             Err(Halt::Ended(ending)) => ending,
             Err(Halt::Abandoned) => return None,
@@ -82,22 +94,24 @@ impl Assignment<'_> {
         })
     }
 
-    fn stages(&self, job: &Job, trip: &mut Trip) -> Result<Object, Halt> {
-        let work = self.shared.store.make_work(&self.key);
-        let work = work.map_err(|error| staging(&error.to_string()))?;
+    fn stages(
+        &self,
+        job: &Job,
+        left: Option<&ContainerHandle>,
+        trip: &mut Trip<'a>,
+    ) -> Result<Object, Halt> {
         let Some(transfer) = &job.transfer else {
+            let work = self.make_work()?;
             self.lay_out(job, &work.join("in"))?;
             crash::point("staged");
             let printed = self.pass(job, Stage::Run, &work, trip)?;
             return Ok(self.collect(printed)?);
         };
-        let supply = self.supply(job, transfer);
-        if !supply.inputs.is_empty() || supply.code.is_some() {
-            job::charge(&work, &supply).map_err(|error| staging(&error))?;
-            self.pass(job, Stage::Inputs, &work, trip)?;
-        }
-        crash::point("staged");
-        let printed = self.pass(job, Stage::Run, &work, trip)?;
+        let work = self.shared.store.work_dir(&self.key);
+        let printed = match left {
+            None => self.up_to_its_end(job, transfer, trip)?,
+            Some(handle) => self.rejoin(job, handle, trip)?,
+        };
         crash::point("program-ended");
         // Not worth a child, where nothing is wanted and nothing there.
         if !transfer.outputs.is_empty() || !job::left_nothing(&work.join("out")) {
@@ -106,6 +120,31 @@ impl Assignment<'_> {
             self.pass(job, Stage::Outputs, &work, trip)?;
         }
         Ok(self.take_outputs(&work, printed)?)
+    }
+
+    fn make_work(&self) -> Result<PathBuf, Failure> {
+        self.shared.store.make_work(&self.key).map_err(|error| staging(&error.to_string()))
+    }
+
+    /// What comes before the outputs.
+    fn up_to_its_end(
+        &self,
+        job: &Job,
+        transfer: &Transfer,
+        trip: &mut Trip<'a>,
+    ) -> Result<Option<Object>, Halt> {
+        if let Task::Container(task) = &job.task {
+            self.allot(task, trip)?;
+            self.fetch_image(job, task, trip)?;
+        }
+        let work = self.make_work()?;
+        let supply = self.supply(job, transfer);
+        if !supply.inputs.is_empty() || supply.code.is_some() {
+            job::charge(&work, &supply).map_err(|error| staging(&error))?;
+            self.pass(job, Stage::Inputs, &work, trip)?;
+        }
+        crash::point("staged");
+        self.pass(job, Stage::Run, &work, trip)
     }
 
     fn supply(&self, job: &Job, transfer: &Transfer) -> Supply {
@@ -134,13 +173,31 @@ impl Assignment<'_> {
         job: &Job,
         stage: Stage,
         work: &Path,
-        trip: &mut Trip,
+        trip: &mut Trip<'_>,
     ) -> Result<Option<Object>, Halt> {
-        let child = self.begin(job, stage, work)?;
-        let began = clock::since_boot();
         let limits = self.limits(job, stage, trip);
-        let time = limits.time;
-        let (run, costs) = self.watch(child, limits, trip).map_err(|error| {
+        let program = match &job.task {
+            Task::Container(task) if stage == Stage::Run => {
+                self.make(job, task, work, &limits, trip)?
+            }
+            _ => Running::Process(self.begin(job, stage, work)?),
+        };
+        self.see_through(program, limits, None, trip).map_err(|halt| match halt {
+            Halt::Ended(Ending::Failed(failure)) => in_sandbox(&job.task, work, failure).into(),
+            halt @ (Halt::Ended(_) | Halt::Abandoned) => halt,
+        })
+    }
+
+    /// What it is doing is for it to say, unless `doing` does.
+    pub(super) fn see_through(
+        &self,
+        program: Running,
+        limits: Limits,
+        doing: Option<&str>,
+        trip: &mut Trip<'_>,
+    ) -> Result<Option<Object>, Halt> {
+        let Limits { stage, since, time, .. } = limits;
+        let (run, costs) = self.watch(program, limits, doing, trip).map_err(|error| {
             let error = format!("the program was lost sight of: {error}");
             Failure::of_worker(Reason::Internal, stage, error)
         })?;
@@ -148,13 +205,12 @@ impl Assignment<'_> {
             Some(before) => before.and(costs),
             None => costs,
         });
-        trip.time_left = time.saturating_sub(clock::since_boot().saturating_sub(began));
+        trip.time_left = time.saturating_sub(clock::since_boot().saturating_sub(since));
         match run {
             Run::Done(printed) => Ok(printed),
             Run::Failed(failure) => {
                 let disk = machine::disk(&self.shared.config().identity.state_dir);
                 let failure = on_disk(failure, disk.map(|disk| disk.free));
-                let failure = in_sandbox(&job.task, work, failure);
                 trip.log.flush();
                 Err(self.with_last_words(failure).into())
             }
@@ -163,7 +219,7 @@ impl Assignment<'_> {
         }
     }
 
-    fn limits(&self, job: &Job, stage: Stage, trip: &Trip) -> Limits {
+    pub(super) fn limits(&self, job: &Job, stage: Stage, trip: &Trip<'_>) -> Limits {
         let time = match &job.transfer {
             None => job.time_limit,
             Some(transfer) => transfer.times.of(stage) + trip.time_left,
@@ -184,6 +240,7 @@ impl Assignment<'_> {
         Limits {
             stage,
             span,
+            since: clock::since_boot(),
             time,
             memory,
             disk: self.disk(job, stage),
@@ -204,14 +261,15 @@ impl Assignment<'_> {
 
     fn watch(
         &self,
-        child: Child,
+        program: Running,
         limits: Limits,
-        trip: &mut Trip,
+        doing: Option<&str>,
+        trip: &mut Trip<'_>,
     ) -> std::io::Result<(Run, Costs)> {
         let mut meter = HostMeter::new();
         let gpus = &self.shared.gpus;
         let mut read = || Reading { host: meter.read(), gpus: gpus.latest().usage };
-        let mut energy_meter = EnergyMeter::new(child.id());
+        let mut energy_meter = EnergyMeter::new(program.id());
         let mut energy = |cpu| {
             let usage = gpus.latest().usage;
             let ours =
@@ -227,7 +285,8 @@ impl Assignment<'_> {
         let mut report = |report: Report| {
             // Whoever looks on sees what it printed as late as how far it is.
             log.borrow_mut().flush();
-            let report = Box::new(report);
+            let operation = doing.map_or(report.operation, str::to_owned);
+            let report = Box::new(Report { operation, ..report });
             self.tell(Event::Progress { key: self.key.clone(), report });
         };
         let mut watch = Watch {
@@ -239,7 +298,7 @@ impl Assignment<'_> {
             report: &mut report,
             log: &mut |line| log.borrow_mut().line(line),
         };
-        let watched = job::watch(child, &mut watch);
+        let watched = job::watch(program, &mut watch);
         seen.extend(energy_meter.gpus());
         watched
     }

@@ -84,6 +84,8 @@ struct Job {
     /// The order in which jobs came.
     seq: u64,
     taken_at: Time,
+    /// It was running when this agent began: what happened before is not known.
+    found: bool,
     /// The newest report, until some progress is acknowledged: a completion before any progress
     /// would find the backend's clock not started.
     unacknowledged: Option<Box<Report>>,
@@ -129,6 +131,8 @@ pub(crate) struct Left {
 #[derive(Debug)]
 pub(crate) enum LeftHow {
     Taken(Box<Offer>),
+    /// Its program goes on without an agent.
+    Running(Box<Offer>),
     Finished {
         verdict: Verdict,
         waited: Duration,
@@ -185,6 +189,12 @@ impl Core {
         let heard_of = matches!(how, LeftHow::Finished { progressed: true, .. });
         let state = match how {
             LeftHow::Taken(offer) => State::Recovered { offer, ask_at: now },
+            LeftHow::Running(offer) => {
+                let (key, attempt) = (key.clone(), attempt.clone());
+                let seen = Seen::of_kind(&offer.kind);
+                self.out.push(Action::Adopt { key, attempt, offer });
+                State::Running { told: None, ask_at: now, seen }
+            }
             LeftHow::Finished { verdict, waited, .. } => {
                 // A record does not say whether it was sent.
                 State::Undelivered(Delivery::new(verdict, now).asked_first().waited(waited))
@@ -196,6 +206,7 @@ impl Core {
         self.insert(key.clone(), attempt, state, now);
         if let Some(job) = self.jobs.get_mut(&key) {
             job.progress_acknowledged = heard_of;
+            job.found = true;
         }
     }
 
@@ -278,6 +289,7 @@ impl Core {
             attempt,
             seq,
             taken_at: now,
+            found: false,
             unacknowledged: None,
             progress_acknowledged: false,
             state,
@@ -318,7 +330,7 @@ impl Core {
         let lapsed = |taken_at| self.link.lapsed_since(taken_at);
         let Some(job) = self.jobs.get_mut(&key) else { return };
         let mut delivery = Delivery::new(verdict, now);
-        if lapsed(job.taken_at) {
+        if job.found || lapsed(job.taken_at) {
             // The backend may have given the job away meanwhile.
             delivery = delivery.asked_first();
         }

@@ -6,7 +6,7 @@ use super::Check;
 use super::machine::closed_namespaces;
 use crate::cli;
 use crate::config::{Jobs, on_path};
-use crate::runner;
+use crate::runner::{self, Found};
 use crate::work::Kind;
 
 /// Something that is missing, and how to get it.
@@ -23,8 +23,8 @@ fn judge(kind: Kind, missing: &[Missing], jobs: &Jobs, state_dir: &Path) -> Chec
     if let Some((what, fix)) = missing.first() {
         return Check::fail(name, what.clone(), fix.clone());
     }
-    let sandbox = (kind == Kind::Script).then(|| runner::find_sandbox(cli::LIMIT, state_dir));
-    match runner::works(kind, &jobs.interpreters, sandbox.as_ref()) {
+    let found = Found::look(&[kind], jobs, cli::LIMIT, state_dir);
+    match runner::works(kind, &jobs.interpreters, &found) {
         Ok(()) => Check::ok(name, "all that they need is here"),
         Err(why) => Check::fail(name, why, format!("leave {} out of --allow", kind.name())),
     }
@@ -40,6 +40,8 @@ fn needs(kind: Kind, jobs: &Jobs, root: &Path) -> Vec<Missing> {
             let interpreters = jobs.interpreters.iter().map(|name| program(&[name.as_str()], name));
             sandbox.into_iter().chain(interpreters).flatten().collect()
         }
+        // The one that is asked for says itself what is wrong with it.
+        Kind::Container if jobs.containers.engine.is_some() => vec![],
         Kind::Container => program(&["podman", "docker"], "podman").into_iter().collect(),
     }
 }

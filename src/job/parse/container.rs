@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::program::is_empty;
 use super::{Asked, Problems, given};
 use crate::backend::wire;
+use crate::runner;
 use crate::work::{Container, Horde};
 
 const IMAGE_MAX: usize = 500;
@@ -28,8 +29,8 @@ pub(super) fn has_image(wire: &wire::Job) -> bool {
 }
 
 impl Problems {
-    pub(super) fn container(&mut self, asked: &Asked<'_>) -> Option<Container> {
-        let image = self.image(asked);
+    pub(super) fn container(&mut self, asked: &Asked<'_>, allowed: &[String]) -> Option<Container> {
+        let image = self.image(asked, allowed);
         let command = self.container_command(asked);
         let gpus = given(asked.input, "gpus").map_or(Some(0), |value| {
             let count = value.as_u64().filter(|count| *count <= GPUS_MAX);
@@ -42,10 +43,14 @@ impl Problems {
         let is_horde = HORDE.iter().any(|name| given(asked.input, name).is_some());
         let horde = is_horde.then(|| self.horde(asked));
         let (env, share) = (self.env(asked), self.share(asked));
+        // Engines read it from a file of lines.
+        let broken = env.iter().filter(|(_, value)| value.contains(['\n', '\r']));
+        let broken = broken.map(|(name, _)| format!("env {name} has more than one line"));
+        self.bad.extend(broken);
         Some(Container { image: image?, command, env, gpus: gpus?, share, horde })
     }
 
-    fn image(&mut self, asked: &Asked<'_>) -> Option<String> {
+    fn image(&mut self, asked: &Asked<'_>, allowed: &[String]) -> Option<String> {
         let before = self.bad.len();
         let image = self.one_of(&[
             ("image", given(asked.input, "image")),
@@ -61,6 +66,9 @@ impl Problems {
         };
         if !is_image(image) {
             self.bad(name, &image.into(), "the name of an image, such as python:3.12");
+        } else if !runner::is_allowed(image, allowed) {
+            let one_of = format!("one that this worker allows: {}", allowed.join(", "));
+            self.bad(name, &image.into(), &one_of);
         }
         Some(image.to_owned())
     }

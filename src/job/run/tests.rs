@@ -2,9 +2,10 @@
 
 use std::io::{Write as _, pipe};
 use std::path::Path;
+use std::process::ExitStatus;
 
 use super::*;
-use crate::process::{Group, Groups, Program};
+use crate::process::{Child, Group, Groups, Program};
 use crate::reading::HostUsage;
 
 /// How a script says that it may be ordered about.
@@ -22,6 +23,7 @@ fn limits() -> Limits {
     Limits {
         stage: Stage::Run,
         span: Span { from: 0.0, to: 100.0 },
+        since: clock::since_boot(),
         time: Duration::from_secs(60),
         memory: 1 << 30,
         disk: None,
@@ -44,7 +46,7 @@ fn run_in(group: Option<Group>, script: &str, limits: Limits, order: Option<Orde
         dir: "/".into(),
         is_wrapped: false,
     };
-    let child = Child::start(&program, group).unwrap();
+    let child = Running::Process(Child::start(&program, group).unwrap());
     let (orders, mut giver) = pipe().unwrap();
     let host = HostUsage {
         cpu_percent: Some(50.0),
@@ -231,7 +233,8 @@ fn a_program_below_its_memory_limit_is_let_be_and_its_peak_told() {
 
 /// A program that was killed and not by us, and whether the kernel killed one meanwhile.
 fn killed(kernel_killed: bool) -> Failure {
-    let end = End { status: ExitStatus::from_raw(9), why: None, ran_out: false, kernel_killed };
+    let ended = Ended { status: ExitStatus::from_raw(9), ran_out: false, not_started: None };
+    let end = End { ended, why: None, kernel_killed };
     failure(verdict(&end, &limits(), Output::default()))
 }
 

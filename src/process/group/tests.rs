@@ -4,6 +4,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::process::Usage;
 
 const MOUNTS: &str = "\
     32 31 0:29 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
@@ -23,7 +24,7 @@ fn tree(files: &[(&str, &str)]) -> TempDir {
 
 /// A group that is left as it is.
 fn group(root: &TempDir, dirs: &[&str]) -> Group {
-    Group { dirs: dirs.iter().map(|dir| root.path().join(dir)).collect() }
+    Group::of(dirs.iter().map(|dir| root.path().join(dir)).collect())
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn version_2_tells_time_memory_and_whose_lack_of_it_killed() {
             ("job/memory.events", events),
         ]);
         let group = group(&root, &["job"]);
-        (group.usage(), group.ran_out_of_memory())
+        (group.counters.usage(), group.counters.ran_out_of_memory())
     };
     let (usage, killed) = told("low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 1\n");
     let cpu = Some(Duration::from_millis(2500));
@@ -58,7 +59,7 @@ fn version_1_tells_the_same_from_a_folder_for_each_controller() {
             ("cpu/job/cpu.stat", "nr_periods 0\n"),
         ]);
         let group = group(&root, &["memory/job", "cpu/job"]);
-        (group.usage(), group.ran_out_of_memory())
+        (group.counters.usage(), group.counters.ran_out_of_memory())
     };
     let cpu = Some(Duration::from_millis(2500));
     let usage = Usage { cpu, peak_memory_mb: Some(32.0), memory: 1 << 20 };
@@ -70,7 +71,7 @@ fn version_1_tells_the_same_from_a_folder_for_each_controller() {
 fn without_a_peak_of_the_kernels_the_memory_of_the_moment_is_all_that_is_known() {
     let root = tree(&[("job/memory.current", "1048576\n")]);
     let usage = Usage { cpu: None, peak_memory_mb: None, memory: 1 << 20 };
-    assert_eq!(group(&root, &["job"]).usage(), usage);
+    assert_eq!(group(&root, &["job"]).counters.usage(), usage);
 }
 
 #[test]

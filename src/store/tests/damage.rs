@@ -16,7 +16,7 @@ fn damages(whole: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn phases() -> [Phase; 4] {
-    let handle = Handle { pid: 7, start_time: 99, boot_id: "b".into() };
+    let handle = Handle::Process(ProcessHandle { pid: 7, start_time: 99, boot_id: "b".into() });
     let delivered = Phase::Delivered { outcome: completed(), at: now() };
     [Phase::Taken, Phase::Running(handle), finished(completed()), delivered]
 }

@@ -60,8 +60,9 @@ impl World {
         for n in 0..rng.usize(0..4) {
             let name = format!("job-{n}");
             let verdict = verdict(&mut rng);
-            let how = match rng.u8(0..4) {
+            let how = match rng.u8(0..5) {
                 0 => LeftHow::Taken(Box::new(offer(&name))),
+                4 => LeftHow::Running(Box::new(offer(&name))),
                 1 => {
                     let waited = Duration::from_secs(rng.u64(0..700_000));
                     LeftHow::Finished { verdict, waited, progressed: rng.bool() }
@@ -71,7 +72,7 @@ impl World {
             };
             if matches!(how, LeftHow::Unrecorded) {
                 unrecorded.push(key(&name));
-            } else if !matches!(how, LeftHow::Taken(_)) {
+            } else if !matches!(how, LeftHow::Taken(_) | LeftHow::Running(_)) {
                 outcomes.insert((key(&name), 1), matches!(how, LeftHow::Delivered(_)));
                 newest.insert(key(&name), (1, verdict));
             }
@@ -122,6 +123,11 @@ impl World {
             Action::Beat { status, .. } => {
                 assert!(self.net.replace(Some(self.now)).is_none(), "one call at a time");
                 assert!(status != Status::Online || self.running.len() < self.slots);
+            }
+            Action::Adopt { key, attempt, .. } => {
+                let number = attempt.number;
+                assert!(self.started.insert((key.clone(), number)), "{attempt:?} runs twice");
+                self.running.insert(key, Program { number, told: None });
             }
             Action::Start { key, attempt, .. } => {
                 let number = attempt.number;

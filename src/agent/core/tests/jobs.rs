@@ -490,3 +490,23 @@ fn a_loss_that_the_disk_has_not_taken_is_neither_told_nor_run_again_before() {
     assert_eq!(desk.event(Event::Lost { key: key("job-1") }), [ask]);
     assert_eq!(desk.asked(&key("job-1"), Ok(JobState::Running)), [send(&key("job-1"))]);
 }
+
+#[test]
+fn a_job_that_goes_on_since_an_earlier_run_is_seen_through_and_asked_about_before_it_is_told() {
+    let how = LeftHow::Running(Box::new(offer("job-1")));
+    let left = Left { key: key("job-1"), attempt: attempt("job-1", 1), how };
+    let mut desk = Desk::with(rules(), vec![left]);
+    let adopt = Action::Adopt {
+        key: key("job-1"),
+        attempt: attempt("job-1", 1),
+        offer: Box::new(offer("job-1")),
+    };
+    assert_eq!(desk.tick(), [adopt, Action::Register], "before the backend is there");
+    desk.event(Event::Registered(Ok(())));
+    assert_eq!(desk.good_beat(Heard::default()), [ask("job-1")], "it may be another's by now");
+    assert_eq!(desk.asked(&key("job-1"), Ok(JobState::Running)), []);
+    let beat = desk.offered(vec![offer("job-1"), offer("b")]);
+    assert_eq!(starts(&beat), [], "its slot is taken");
+    desk.asked(&key("job-1"), Ok(JobState::Running));
+    assert_eq!(desk.ends(&key("job-1"), Verdict::Completed), [ask("job-1")]);
+}

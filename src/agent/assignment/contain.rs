@@ -1,0 +1,309 @@
+//! A job in a container: its image fetched, its folders handed over, the container made and recorded, or
+//! found again by an agent that was away meanwhile.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use rustix::process::{getegid, geteuid};
+
+use super::Assignment;
+use super::ending::one_line;
+use super::program::GRACE;
+use super::stages::{Halt, Trip};
+use crate::agent::{Shared, limits};
+use crate::config::Pull;
+use crate::crash;
+use crate::job::Limits;
+use crate::machine;
+use crate::process::{Child, boot_id};
+use crate::runner::{self, Container, Engine, Mount, Plan, Running};
+use crate::store::{Phase, replace};
+use crate::work::{
+    self, Blame, ContainerHandle, Ending, Failure, Handle, Job, Object, Reason, Stage, digest,
+};
+
+/// Whoever is nobody on this machine: what gets out of a container is nobody either.
+const NOBODY: u32 = 65534;
+
+/// Processes and threads of one container.
+const PROCESSES: u64 = 4096;
+
+/// Whose containers are ours: this worker's, on this state directory.
+fn owner(shared: &Shared) -> String {
+    let place = fs::metadata(&shared.config().identity.state_dir);
+    let place = place.map(|meta| format!("{:x}-{:x}", meta.dev(), meta.ino())).unwrap_or_default();
+    digest(&[&shared.worker_id, &place])
+}
+
+impl<'a> Assignment<'a> {
+    /// Gets it the GPUs that it asks for, before anything else is done for it.
+    pub(super) fn allot(&self, task: &work::Container, trip: &mut Trip<'a>) -> Result<(), Halt> {
+        let specs = self.shared.gpus.latest().specs;
+        let all: Vec<String> = specs.iter().filter_map(|gpu| gpu.uuid.clone()).collect();
+        let allotted = self.shared.allotments.take(task.gpus, &all);
+        trip.allotted = allotted.map_err(|decline| Halt::Ended(Ending::Declined(decline)))?;
+        Ok(())
+    }
+
+    /// Gets the image, if that is to be done, in a time of its own.
+    pub(super) fn fetch_image(
+        &self,
+        job: &Job,
+        task: &work::Container,
+        trip: &mut Trip<'_>,
+    ) -> Result<(), Halt> {
+        let engine = self.engine()?;
+        let image = runner::full_name(&task.image);
+        let config = self.shared.config();
+        let pull = config.jobs.containers.pull;
+        let is_here = || runner::has_image(engine, &image).map_err(|error| not_started(&error));
+        if pull != Pull::Always && is_here()? {
+            return Ok(());
+        }
+        if pull == Pull::Never {
+            let error = format!("the image {image} is not on this machine, which fetches none");
+            let failure = Failure::of_worker(Reason::BadInput, Stage::Inputs, error);
+            return Err(Failure { blame: Blame::Job, ..failure }.into());
+        }
+        let client = Child::start(&runner::pull(engine, &image), None);
+        let client = client.map_err(|error| not_started(&error.to_string()))?;
+        let memory = limits::given_memory(&config.jobs.limits);
+        let limits = self.limits(job, Stage::Inputs, trip);
+        // Which a job without inputs has none for.
+        let time = limits.time.max(job.time_limit / 5);
+        let limits = Limits { time, memory, ..limits };
+        let doing = format!("fetching {image}");
+        let fetched = self.see_through(Running::Process(client), limits, Some(&doing), trip);
+        fetched.map(drop).map_err(|halt| match halt {
+            Halt::Ended(Ending::Failed(failure)) => not_fetched(&image, failure).into(),
+            halt => halt,
+        })
+    }
+
+    /// Makes the container and records it; it is not started yet.
+    pub(super) fn make(
+        &self,
+        job: &Job,
+        task: &work::Container,
+        work: &Path,
+        limits: &Limits,
+        trip: &Trip<'_>,
+    ) -> Result<Running, Failure> {
+        let failed = |error: String| not_started(&error);
+        let engine = self.engine()?;
+        let gpus = &trip.allotted.gpus;
+        let seccomp = seccomp_file(engine, work).map_err(failed)?;
+        let plan = self.plan(job, task, work, limits).map_err(failed)?;
+        let plan = Plan { gpus: gpus.clone(), seccomp, ..plan };
+        hand_over(work, plan.user).map_err(|error| failed(error.to_string()))?;
+        let name = plan.name.clone();
+        let read_once = [Some(plan.env_file.clone()), plan.seccomp.clone()];
+        let container = Container::create(engine, plan);
+        // The engine has read them.
+        for file in read_once.iter().flatten() {
+            fs::remove_file(file).ok();
+        }
+        let container = Running::Container(Box::new(container.map_err(failed)?));
+        crash::point("program-held");
+        let boot_id = boot_id().map_err(|error| failed(error.to_string()))?;
+        let handle = ContainerHandle {
+            engine: engine.to_string(),
+            name,
+            since: limits.since,
+            time: limits.time,
+            boot_id,
+            gpus: gpus.clone(),
+        };
+        let phase = Phase::Running(Handle::Container(handle));
+        let record = self.record(phase, Some(self.offer.text.clone()));
+        if let Err(error) = self.shared.store.write(&self.key, &record) {
+            container.give_up();
+            return Err(failed(error.to_string()));
+        }
+        crash::point("handle-recorded");
+        Ok(container)
+    }
+
+    fn engine(&self) -> Result<&Engine, Failure> {
+        let engine = self.shared.engine.as_ref();
+        engine.ok_or_else(|| not_started("there is no container engine any more"))
+    }
+
+    fn plan(
+        &self,
+        job: &Job,
+        task: &work::Container,
+        work: &Path,
+        limits: &Limits,
+    ) -> Result<Plan, String> {
+        let owner = owner(self.shared);
+        let (key, number) = (self.key.as_str(), self.attempt.number);
+        let given = &self.shared.config().jobs.limits;
+        let threads = machine::threads() as f64;
+        let mount = |from: &str, inside: &str, read_only| {
+            let host = text(&work.join(from))?;
+            Ok::<_, String>(Mount { host, inside: inside.to_owned(), read_only })
+        };
+        let mut mounts = vec![mount("in", "/input", true)?, mount("out", "/output", false)?];
+        let mut command = task.command.clone();
+        let mut args = vec![];
+        if let Some(horde) = &task.horde {
+            mounts.push(mount("in", "/volume", false)?);
+            if let Some(folder) = &horde.artifacts {
+                mounts.push(mount("out", folder, false)?);
+            }
+            if let Some(script) = &horde.script {
+                write(&work.join("script.py"), script)?;
+                mounts.push(mount("script.py", "/script.py", true)?);
+                if command.is_empty() {
+                    command = ["python", "/script.py"].map(str::to_owned).to_vec();
+                }
+            }
+            // There a command is what the image's own entry point is given.
+            args = mem::take(&mut command);
+        }
+        let env_file = work.join("env");
+        write(&env_file, &env_text(job, &task.env))?;
+        Ok(Plan {
+            name: format!("qubix-worker-{}-{}-{number}", &owner[..8], &key[..12]),
+            owner,
+            job: key.to_owned(),
+            id: job.id.to_string(),
+            image: runner::full_name(&task.image),
+            command,
+            args,
+            env_file: text(&env_file)?,
+            mounts,
+            user: user(),
+            // In whole pages, as the kernel has it.
+            memory: limits.memory & !0xfff,
+            cpus: limits::cpus(&job.task, given).unwrap_or(threads).clamp(0.01, threads),
+            processes: PROCESSES,
+            gpus: vec![],
+            seccomp: None,
+            time: limits.time + 2 * GRACE,
+        })
+    }
+
+    /// Goes on with the container of an earlier agent.
+    pub(super) fn rejoin(
+        &self,
+        job: &Job,
+        handle: &ContainerHandle,
+        trip: &mut Trip<'a>,
+    ) -> Result<Option<Object>, Halt> {
+        trip.allotted = self.shared.allotments.again(&handle.gpus);
+        let container = self.found_again(handle).map_err(|why| {
+            Failure::of_worker(Reason::Lost, Stage::Run, format!("lost: {}", one_line(&why)))
+        })?;
+        log::info!("job goes on job={}: its container still is there", self.attempt.id);
+        let (since, time) = (handle.since, handle.time);
+        let limits = Limits { since, time, ..self.limits(job, Stage::Run, trip) };
+        self.see_through(Running::Container(Box::new(container)), limits, None, trip)
+    }
+
+    fn found_again(&self, handle: &ContainerHandle) -> Result<Container, String> {
+        let config = self.shared.config();
+        // The owner may have another one now.
+        let engine = Engine::find(Some(Path::new(&handle.engine)), &config.jobs.containers.env)?;
+        if boot_id().is_ok_and(|id| id != handle.boot_id) {
+            runner::remove(&engine, &handle.name);
+            return Err("the machine was started anew while the job ran".to_owned());
+        }
+        let found = Container::find(&engine, &handle.name)?;
+        found.ok_or_else(|| "its container is not there any more".to_owned())
+    }
+}
+
+/// What the container may not ask of the kernel, where its engine has to be told.
+fn seccomp_file(engine: &Engine, work: &Path) -> Result<Option<String>, String> {
+    let Some(profile) = &engine.seccomp else { return Ok(None) };
+    let file = work.join("seccomp.json");
+    write(&file, profile)?;
+    text(&file).map(Some)
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| format!("{} cannot be named to an engine", path.display()))
+}
+
+/// Removes the containers that bear our label and that no record knows.
+pub(in crate::agent) fn sweep(shared: &Shared, running: &[String]) {
+    let Some(engine) = &shared.engine else { return };
+    if let Err(error) = runner::sweep(engine, &owner(shared), running) {
+        log::warn!("cannot look for containers of an earlier run: {error}");
+    }
+}
+
+/// Removes what an earlier agent began and nobody goes on with.
+pub(in crate::agent) fn remove_left(shared: &Shared, handle: &ContainerHandle) {
+    let config = shared.config();
+    match Engine::find(Some(Path::new(&handle.engine)), &config.jobs.containers.env) {
+        Ok(engine) => runner::remove(&engine, &handle.name),
+        Err(why) => log::warn!("the container {} may run on: {why}", handle.name),
+    }
+}
+
+/// Ours, which what it writes belongs to then; but never root.
+fn user() -> (u32, u32) {
+    match geteuid().is_root() {
+        true => (NOBODY, NOBODY),
+        false => (geteuid().as_raw(), getegid().as_raw()),
+    }
+}
+
+/// Gives the folders to whom the container runs as.
+fn hand_over(work: &Path, (user, group): (u32, u32)) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let mut left = vec![work.join("in"), work.join("out")];
+    left.extend(Some(work.join("script.py")).filter(|path| path.exists()));
+    while let Some(path) = left.pop() {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        chownat(CWD, &path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        if fs::symlink_metadata(&path)?.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As the engines read it: a line each, taken as it stands.
+fn env_text(job: &Job, own: &[(String, String)]) -> String {
+    let ours = [
+        ("HOME", "/tmp"),
+        ("WORKER_JOB_ID", job.id.as_str()),
+        ("WORKER_INPUT_DIR", "/input"),
+        ("WORKER_OUTPUT_DIR", "/output"),
+    ];
+    let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    ours.into_iter().chain(own).map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    replace(path, text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn not_started(error: &str) -> Failure {
+    let error = format!("the container cannot be made: {}", one_line(error));
+    Failure::of_worker(Reason::StartFailed, Stage::Run, error)
+}
+
+fn not_fetched(image: &str, failure: Failure) -> Failure {
+    let by_itself = matches!(failure.reason, Reason::NonzeroExit | Reason::KilledSignal);
+    if !by_itself {
+        return Failure { stage: Stage::Inputs, ..failure };
+    }
+    let told = failure.log.last().map_or("the engine did not say why", String::as_str);
+    let error = format!("the image {image} cannot be fetched: {}", one_line(told));
+    let (reason, blame) = (Reason::DownloadFailed, Blame::Worker);
+    Failure { reason, blame, stage: Stage::Inputs, error, ..failure }
+}

@@ -1,0 +1,76 @@
+//! What images are called, and which of them the owner allows.
+
+/// The full name of an image: engines look short ones up in different places.
+pub(crate) fn full_name(image: &str) -> String {
+    let named = image.split_once('/').filter(|(host, _)| is_host(host)).is_some();
+    let full = match (named, image.contains('/')) {
+        (true, _) => image.to_owned(),
+        (false, true) => format!("docker.io/{image}"),
+        (false, false) => format!("docker.io/library/{image}"),
+    };
+    let last = full.rsplit('/').next().unwrap_or(&full);
+    if last.contains([':', '@']) { full } else { format!("{full}:latest") }
+}
+
+fn is_host(part: &str) -> bool {
+    part == "localhost" || part.contains(['.', ':'])
+}
+
+/// Whether the owner allows it: by its full name, or as it is written.
+pub(crate) fn is_allowed(image: &str, patterns: &[String]) -> bool {
+    let full = full_name(image);
+    patterns.iter().any(|pattern| fits(&full, pattern) || fits(image, pattern))
+}
+
+/// `*` in a pattern is any text.
+fn fits(text: &str, pattern: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return text == pattern };
+    let Some(mut left) = text.strip_prefix(first) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_has_one_full_name() {
+        for (image, full) in [
+            ("python", "docker.io/library/python:latest"),
+            ("python:3.12", "docker.io/library/python:3.12"),
+            ("acme/tool", "docker.io/acme/tool:latest"),
+            ("localhost/busybox", "localhost/busybox:latest"),
+            ("ghcr.io/a/b@sha256:0a", "ghcr.io/a/b@sha256:0a"),
+            ("registry:5000/a", "registry:5000/a:latest"),
+        ] {
+            assert_eq!(full_name(image), full);
+        }
+    }
+
+    #[test]
+    fn an_owners_pattern_is_held_against_the_name_as_written_and_in_full() {
+        let allowed = |image, patterns: &[&str]| {
+            is_allowed(image, &patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>())
+        };
+        for pattern in
+            ["*", "python:*", "docker.io/library/*", "*:3.12", "d*/l*/python:*2", "python:3.12"]
+        {
+            assert!(allowed("python:3.12", &[pattern]), "{pattern}");
+        }
+        for pattern in
+            ["", "python", "docker.io/library/python", "*:3.11", "ghcr.io/*", "p*3.12*3.12"]
+        {
+            assert!(!allowed("python:3.12", &[pattern]), "{pattern}");
+        }
+        assert!(!allowed("python:3.12", &[]));
+        assert!(!allowed("evil.io/docker.io/library/python", &["docker.io/library/*"]));
+    }
+}

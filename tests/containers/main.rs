@@ -1,0 +1,12 @@
+//! Jobs in containers, with real podman and real docker, which `tests/containers/run` starts.
+
+#![expect(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+
+mod adopting;
+mod engines;
+mod horde;
+mod inside;
+mod lives;
+#[path = "../it/support/mod.rs"]
+#[expect(dead_code, reason = "the other tests use all of it")]
+mod support;
