@@ -21,8 +21,10 @@ use rustix::io::Errno;
 /// job's own folder keeps them out.
 const FOLDER_MODE: RawMode = 0o755;
 
-/// How deep folders may stand in one another.
+/// How deep folders may stand in one another, and how long a path may be: a kernel takes one of 4096 bytes,
+/// with what leads to our folder.
 const DEPTH_MAX: usize = 64;
+const PATH_MAX: usize = 3072;
 
 const FOLDER: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::RDONLY).union(OFlags::CLOEXEC);
@@ -107,7 +109,7 @@ impl Folder {
 
     /// A link that leads nowhere but to something below this folder.
     pub(crate) fn link(&self, path: &Path, target: &Path) -> io::Result<()> {
-        let depth = names(path)?.len() - 1;
+        let depth = names(path)?.len().saturating_sub(1);
         if !stays_below(target, depth) {
             return Err(io::Error::other("it is a link that may lead out of its folder"));
         }
@@ -213,7 +215,12 @@ fn names(path: &Path) -> io::Result<Vec<&Path>> {
             Some(Err(io::Error::other("its path may lead out of its folder")))
         }
     };
-    path.components().filter_map(name).collect()
+    let names: Vec<_> = path.components().filter_map(name).collect::<io::Result<_>>()?;
+    // One entry of an archive could make millions of folders.
+    if names.len() > DEPTH_MAX || path.as_os_str().len() > PATH_MAX {
+        return Err(io::Error::other("its path is too long"));
+    }
+    Ok(names)
 }
 
 /// Whether a link that stands so many folders down leads to below the top: it goes up no further than
@@ -289,6 +296,16 @@ mod tests {
         assert!(folder.hard_link(Path::new("hard"), Path::new("out")).is_err());
         assert!(folder.hard_link(Path::new("hard"), Path::new("../secret")).is_err());
         assert!(Folder::open(&dir.path().join("in/out")).is_err());
+    }
+
+    #[test]
+    fn folders_are_not_made_without_end() {
+        let Room { dir: _dir, folder } = room();
+        for path in ["d/".repeat(65), format!("{}/", "n".repeat(200)).repeat(16)] {
+            assert!(folder.make_folder(Path::new(&path)).is_err(), "{} bytes", path.len());
+        }
+        folder.make_folder(Path::new(&"d/".repeat(64))).unwrap();
+        assert!(folder.link(Path::new(""), Path::new("../..")).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(super) struct Allotments(Mutex<BTreeSet<String>>);
 
 /// GPUs of one job; free again when this is dropped.
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Allotment<'a> {
     from: &'a Allotments,
     pub(super) gpus: Vec<String>,
@@ -32,6 +33,11 @@ impl Allotments {
         }
         taken.extend(gpus.iter().cloned());
         Ok(Allotment { from: self, gpus })
+    }
+
+    /// Keeps from others what a job of an earlier agent has, until that job goes on.
+    pub(super) fn reserve(&self, gpus: &[String]) {
+        self.lock().extend(gpus.iter().cloned());
     }
 
     /// What a job of an earlier agent has already.
@@ -86,6 +92,8 @@ mod tests {
     fn what_a_job_of_an_earlier_agent_has_is_its_own_until_that_ends() {
         let all = ["a", "b"].map(str::to_owned);
         let allotments = Allotments::default();
+        allotments.reserve(&all[..1]);
+        assert_eq!(allotments.take(1, &all).unwrap().gpus, ["b"]);
         let found = allotments.again(&all[..1]);
         assert_eq!(allotments.take(1, &all).unwrap().gpus, ["b"]);
         drop(found);

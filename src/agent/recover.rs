@@ -76,7 +76,7 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
         Phase::Running(Handle::Container(handle)) => match offer(shared, &record) {
             Some(offer) => {
                 // Before any other job may get them.
-                shared.allotments.again(&handle.gpus);
+                shared.allotments.reserve(&handle.gpus);
                 LeftHow::Running(Box::new(offer))
             }
             // Such as one of a kind that is not allowed any more.

@@ -33,6 +33,9 @@ const LIST_MAX: usize = 20_000;
 const FILES_MAX: usize = 1000;
 const SKIPPED_MAX: usize = 100;
 
+/// How many files all outputs may take, of which several may mean the same.
+const TAKEN_MAX: usize = 2 * FILES_MAX;
+
 /// What an archive of outputs is called.
 const ZIP: &str = "output.zip";
 
@@ -57,6 +60,8 @@ struct Porter {
     /// The files, and how long they are.
     files: BTreeMap<String, u64>,
     removed: Removed,
+    /// Bytes of what was not uploaded, by all outputs: many may mean the same files.
+    kept: u64,
     /// What could not be brought where it was to go.
     failed: Vec<String>,
     progress: Progress,
@@ -92,6 +97,7 @@ impl Porter {
             work: work.to_owned(),
             files,
             removed: Removed { artefacts: vec![], skipped },
+            kept: 0,
             failed: vec![],
             progress,
         })
@@ -188,6 +194,15 @@ impl Porter {
         (file, bytes): (&File, u64),
         files: Option<usize>,
     ) -> Result<(), Refused> {
+        if output.to.is_none() {
+            self.kept += bytes;
+        }
+        if self.kept > self.charge.bytes_max || self.removed.artefacts.len() >= TAKEN_MAX {
+            let most = text::size(self.charge.bytes_max);
+            return Err(bad(format!(
+                "its outputs come to more than {most} to be kept, or {TAKEN_MAX} files"
+            )));
+        }
         let mut whole = file;
         whole.rewind().map_err(|error| ours(&error))?;
         let address = match &output.to {

@@ -132,7 +132,11 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
     let mut next_look = begun;
     let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, begun + LOOK_EVERY));
     let killed_before = kills_for_memory();
-    child.release()?;
+    if let Err(error) = child.release() {
+        // Nobody looks after it any more.
+        child.give_up();
+        return Err(error);
+    }
     crash::point("program-let-go");
     let given_up = loop {
         let now = clock::since_boot();
@@ -159,9 +163,13 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
         // A pipe whose other end is gone would wake us over and over.
         let orders = Some(watch.orders).filter(|_| ladder.why() != Some(Why::AgentGone));
         let mut sink = |stream, line: &str| watch.hear(&mut output, stream, line);
-        match child.wait(at_most, orders, &mut sink)? {
-            Woken::Exited => break false,
-            Woken::Order(order) => {
+        match child.wait(at_most, orders, &mut sink) {
+            Err(error) => {
+                child.give_up();
+                return Err(error);
+            }
+            Ok(Woken::Exited) => break false,
+            Ok(Woken::Order(order)) => {
                 let why = order
                     .map_or(Some(Why::AgentGone), |byte| Order::from_byte(byte).map(Why::Ordered));
                 if why == Some(Why::AgentGone) && child.outlives_us() {
@@ -169,7 +177,7 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
                 }
                 step(&mut ladder, &child, &watch.limits, why);
             }
-            Woken::Timeout => {}
+            Ok(Woken::Timeout) => {}
         }
     };
     costs.look(&child, watch.energy);

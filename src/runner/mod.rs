@@ -13,7 +13,8 @@ use crate::process::Sandbox;
 use crate::work::Kind;
 
 pub(crate) use container::{
-    Container, Engine, Mount, Plan, full_name, has_image, is_allowed, pull, remove, sweep,
+    Container, Engine, Mount, Plan, full_name, has_image, has_volumes_on_disk, is_allowed, pull,
+    remove, sweep,
 };
 pub(crate) use local::{all_marks, engine, speed};
 pub(crate) use running::{Ended, NotStarted, Running};

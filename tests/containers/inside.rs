@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::engines::{Place, shell, with, with_both};
+use crate::engines::{Place, job, shell, with, with_both};
 
 /// What a shell script says, line by line, in a container with these limits.
 #[track_caller]
@@ -98,6 +98,19 @@ fn its_memory_processes_and_files_are_limited() {
         let lines = said(place, "limits", &json!({"memoryGb": 4}), script);
         assert_eq!(lines[..4], ["4096", "0", "41943040", "4294967296"], "{}", place.engine);
         assert!(lines.iter().any(|line| line.contains("can't fork")), "{lines:?}");
+    });
+}
+
+#[test]
+fn what_an_image_calls_its_volume_is_no_way_to_the_disk() {
+    with_both(|place| {
+        let script = "grep -q ' /data tmpfs ' /proc/mounts";
+        let wanted = json!({"image": "localhost/volumes", "command": ["/bin/sh", "-c", script]});
+        let body = place.run(&job("volumes", wanted), &[]);
+        match place.engine {
+            "podman" => assert_eq!(body["status"], "completed", "{body}"),
+            _ => assert!(body["error"].as_str().unwrap().contains("has volumes"), "{body}"),
+        }
     });
 }
 

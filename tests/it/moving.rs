@@ -235,6 +235,16 @@ fn outputs_are_brought_where_the_job_wants_them_and_a_first_failure_is_no_matter
 }
 
 #[test]
+fn the_same_files_are_not_kept_without_end() {
+    let work = Work::new();
+    work.write("out/large", &"x".repeat(600 << 10));
+    let kept = json!({"path": "large", "except": [], "zip": false, "to": null});
+    let moved = work.remove(&json!([kept.clone(), kept]));
+    let (why, error) = &moved.failure;
+    assert!(why == "bad_input" && error.contains("more than 1 MiB to be kept"), "{why}: {error}");
+}
+
+#[test]
 fn what_is_to_go_nowhere_is_kept_and_no_link_is_followed() {
     let work = Work::new();
     work.write("out/sub/hello", "hello world\n");

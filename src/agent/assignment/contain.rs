@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
-use rustix::process::{getegid, geteuid};
+use rustix::process::{Resource, getegid, geteuid, getrlimit};
 
 use super::Assignment;
 use super::ending::one_line;
@@ -31,6 +31,9 @@ const NOBODY: u32 = 65534;
 
 /// Processes and threads of one container.
 const PROCESSES: u64 = 4096;
+
+/// Those of all containers.
+const PROCESSES_OF_ALL: u64 = 32_768;
 
 /// Whose containers are ours: this worker's, on this state directory.
 fn owner(shared: &Shared) -> String {
@@ -96,6 +99,14 @@ impl<'a> Assignment<'a> {
         let failed = |error: String| not_started(&error);
         let engine = self.engine()?;
         let gpus = &trip.allotted.gpus;
+        let image = runner::full_name(&task.image);
+        if runner::has_volumes_on_disk(engine, &image).map_err(failed)? {
+            let error = format!(
+                "the image {image} has volumes, which this worker's engine would not bound: build it without VOLUME"
+            );
+            let failure = Failure::of_worker(Reason::BadInput, Stage::Run, error);
+            return Err(Failure { blame: Blame::Job, ..failure });
+        }
         let seccomp = seccomp_file(engine, work).map_err(failed)?;
         let plan = self.plan(job, task, work, limits).map_err(failed)?;
         let plan = Plan { gpus: gpus.clone(), seccomp, ..plan };
@@ -183,6 +194,7 @@ impl<'a> Assignment<'a> {
             memory: limits.memory & !0xfff,
             cpus: limits::cpus(&job.task, given).unwrap_or(threads).clamp(0.01, threads),
             processes: PROCESSES,
+            processes_of_all: processes_of_all(),
             gpus: vec![],
             seccomp: None,
             time: limits.time + 2 * GRACE,
@@ -214,7 +226,8 @@ impl<'a> Assignment<'a> {
             runner::remove(&engine, &handle.name);
             return Err("the machine was started anew while the job ran".to_owned());
         }
-        let found = Container::find(&engine, &handle.name)?;
+        let found = Container::find(&engine, &handle.name)
+            .inspect_err(|_| runner::remove(&engine, &handle.name))?;
         found.ok_or_else(|| "its container is not there any more".to_owned())
     }
 }
@@ -306,4 +319,10 @@ fn not_fetched(image: &str, failure: Failure) -> Failure {
     let error = format!("the image {image} cannot be fetched: {}", one_line(told));
     let (reason, blame) = (Reason::DownloadFailed, Blame::Worker);
     Failure { reason, blame, stage: Stage::Inputs, error, ..failure }
+}
+
+/// What is more than we may have ourselves would be refused.
+fn processes_of_all() -> u64 {
+    let most = getrlimit(Resource::Nproc).maximum;
+    most.map_or(PROCESSES_OF_ALL, |most| most.min(PROCESSES_OF_ALL))
 }

@@ -112,7 +112,6 @@ impl<'a> Assignment<'a> {
             None => self.up_to_its_end(job, transfer, trip)?,
             Some(handle) => self.rejoin(job, handle, trip)?,
         };
-        crash::point("program-ended");
         // Not worth a child, where nothing is wanted and nothing there.
         if !transfer.outputs.is_empty() || !job::left_nothing(&work.join("out")) {
             let removal = Removal::new(transfer.outputs.clone(), self.network());

@@ -13,6 +13,9 @@ const PATH_MAX: usize = 500;
 const GPUS_MAX: u64 = 64;
 const CODE_MAX: usize = 4 << 20;
 
+/// Engines read no longer line of an environment.
+const LINE_MAX: usize = 60 << 10;
+
 /// What only ComputeHorde's job requests have.
 const HORDE: [&str; 6] =
     ["docker_image", "docker_run_cmd", "raw_script", "volume", "artifacts_dir", "output_upload"];
@@ -47,6 +50,9 @@ impl Problems {
         let broken = env.iter().filter(|(_, value)| value.contains(['\n', '\r']));
         let broken = broken.map(|(name, _)| format!("env {name} has more than one line"));
         self.bad.extend(broken);
+        let long = env.iter().filter(|(name, value)| name.len() + value.len() >= LINE_MAX);
+        let long = long.map(|(name, _)| format!("env {name} is over {} KiB", LINE_MAX >> 10));
+        self.bad.extend(long);
         Some(Container { image: image?, command, env, gpus: gpus?, share, horde })
     }
 
@@ -116,19 +122,47 @@ fn is_image(text: &str) -> bool {
     text.len() <= IMAGE_MAX
         && text.bytes().all(fit)
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && is_from_a_registry(text)
+}
+
+/// Podman takes `dir:/path` and the like for files of this machine, whose names begin as a host and its
+/// port do.
+fn is_from_a_registry(image: &str) -> bool {
+    let parts: Vec<&str> = image.split('/').collect();
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let has_place = match (parts.as_slice(), parts[0].split_once(':')) {
+        ([_, _, ..], Some((_, port))) => is_port(port),
+        _ => true,
+    };
+    has_place && parts.iter().all(|part| !part.is_empty())
 }
 
 /// A folder that a mount can be made at: it hides nothing that a container needs.
 fn is_folder(text: &str) -> bool {
     let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
-    let own = ["/proc", "/sys", "/dev", "/etc", "/bin", "/lib", "/usr", "/input", "/output"];
+    let own = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/etc",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib64",
+        "/usr",
+        "/input",
+        "/output",
+        "/volume",
+        "/script.py",
+    ];
+    let text = text.strip_suffix('/').unwrap_or(text);
     let hides =
         |own: &str| text == own || text.strip_prefix(own).is_some_and(|t| t.starts_with('/'));
     text.len() <= PATH_MAX
         && text.starts_with('/')
-        && !text.trim_matches('/').is_empty()
+        && text != "/tmp"
         && text.bytes().all(fit)
-        && text.split('/').all(|part| part != ".." && part != ".")
+        && text.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part))
         && !own.into_iter().any(hides)
 }
 
@@ -206,6 +240,41 @@ mod tests {
     fn one_text_is_a_command_for_a_shell() {
         let job = json!({"id": "a", "advancedConfig": {"dockerImage": "b", "entryPoint": "a b"}});
         assert_eq!(container(&job).command, ["/bin/sh", "-c", "a b"]);
+    }
+
+    #[test]
+    fn files_of_this_machine_are_no_images() {
+        for image in ["dir:/etc/x", "tarball:/home/a.tar", "docker://a", "oci:a/b", "a//b", "a/"] {
+            assert!(refused(json!({"image": image})).contains("but must be the name"), "{image}");
+        }
+        for image in ["a:1", "registry:5000/a", "ghcr.io/a/b@sha256:0a", "localhost/a"] {
+            let job = json!({"id": "a", "jobType": "container", "inputData": {"image": image}});
+            assert_eq!(container(&job).image, image);
+        }
+    }
+
+    #[test]
+    fn outputs_hide_nothing_of_a_container() {
+        for path in ["/a", "/a/", "/tmp/a", "/root/artifacts", "/processed"] {
+            assert!(is_folder(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "//",
+            "a",
+            "//proc",
+            "/a//b",
+            "/a/..",
+            "/tmp",
+            "/tmp/",
+            "/proc/",
+            "/volume",
+            "/script.py",
+            "/input/a",
+        ] {
+            assert!(!is_folder(path), "{path}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a script job asks for.
 
+use serde_json::Value;
+
 use super::{Asked, Problems, given, source};
 use crate::work::{Code, Script};
 
@@ -14,7 +16,10 @@ impl Problems {
         let interpreter = self.interpreter(asked, allowed, code.as_ref(), program);
         let args = match given(asked.input, "args") {
             // Behind the program and its file.
-            None => entry.skip(1).map(str::to_owned).collect(),
+            None => {
+                let rest = entry.skip(1).map(Value::from).collect();
+                self.texts("entryPoint", Some(&Value::Array(rest)))
+            }
             args => self.texts("args", args),
         };
         let (env, share) = (self.env(asked), self.share(asked));
@@ -116,7 +121,7 @@ fn by_command(program: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json, value::RawValue};
+    use serde_json::{json, value::RawValue};
 
     use super::*;
     use crate::job::parse::{Offer, Terms, parse, tests::terms};
@@ -143,6 +148,14 @@ mod tests {
         let decline = offer(&with(input)).job.unwrap_err();
         assert_eq!(decline.code.name(), "bad_input");
         decline.reason
+    }
+
+    #[test]
+    fn a_command_with_a_nul_is_refused() {
+        let job = json!({"id": "a", "jobType": "script", "inputData": {"script": "x"},
+            "advancedConfig": {"entryPoint": "python a.py a\u{0}b"}});
+        let decline = offer(&job).job.unwrap_err();
+        assert!(decline.reason.contains("entryPoint holds a NUL"), "{}", decline.reason);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) memory: u64,
     pub(crate) cpus: f64,
     pub(crate) processes: u64,
+    /// Of all containers together, since these have one user: none is to starve another.
+    pub(crate) processes_of_all: u64,
     /// By their UUIDs.
     pub(crate) gpus: Vec<String>,
     /// A file that says what it may ask of the kernel; without it the engine's own rules hold.
@@ -104,6 +106,8 @@ impl Args {
         if engine.speech == Speech::Podman {
             // Else it mounts writable folders of its own over the image's.
             self.option("--read-only-tmpfs", "false");
+            // The image's own would be on a disk on which nobody looks at how much they hold.
+            self.option("--image-volume", "tmpfs");
             // Where SELinux keeps containers from the machine's files, ours are made the container's.
             self.option("--security-opt", "label=disable");
         }
@@ -137,7 +141,7 @@ impl Args {
         self.option("--cpu-shares", "128");
         self.option("--oom-score-adj", "500");
         for (name, value) in
-            [("nofile", FILES), ("nproc", plan.processes), ("fsize", FILE_SIZE), ("core", 0)]
+            [("nofile", FILES), ("nproc", plan.processes_of_all), ("fsize", FILE_SIZE), ("core", 0)]
         {
             self.option("--ulimit", &format!("{name}={value}:{value}"));
         }
@@ -228,6 +232,7 @@ mod tests {
             memory: 512 << 20,
             cpus: 1.5,
             processes: 4096,
+            processes_of_all: 32768,
             gpus: vec![],
             seccomp: None,
             time: Duration::from_secs(3620),
@@ -256,7 +261,7 @@ mod tests {
         "--cpu-shares=128",
         "--oom-score-adj=500",
         "--ulimit=nofile=4096:4096",
-        "--ulimit=nproc=4096:4096",
+        "--ulimit=nproc=32768:32768",
         "--ulimit=fsize=21474836480:21474836480",
         "--ulimit=core=0:0",
     ];
@@ -290,6 +295,7 @@ mod tests {
             own,
             [
                 "--read-only-tmpfs=false",
+                "--image-volume=tmpfs",
                 "--security-opt=label=disable",
                 "--tmpfs=/tmp:rw,nosuid,nodev,exec,mode=1777,notmpcopyup",
                 "--timeout=3620",

@@ -19,7 +19,14 @@ fn is_host(part: &str) -> bool {
 /// Whether the owner allows it: by its full name, or as it is written.
 pub(crate) fn is_allowed(image: &str, patterns: &[String]) -> bool {
     let full = full_name(image);
-    patterns.iter().any(|pattern| fits(&full, pattern) || fits(image, pattern))
+    let has_host = image.split_once('/').is_some_and(|(host, _)| is_host(host));
+    let mut patterns = patterns.iter().filter(|pattern| !has_host || names_host(pattern));
+    patterns.any(|pattern| fits(&full, pattern) || fits(image, pattern))
+}
+
+/// Else `python*` would let in what is at `python.evil.io`, and `python:*` what is at `python:5000`.
+fn names_host(pattern: &str) -> bool {
+    pattern.starts_with('*') || pattern.split_once('/').is_some_and(|(host, _)| is_host(host))
 }
 
 /// `*` in a pattern is any text.
@@ -71,6 +78,11 @@ mod tests {
             assert!(!allowed("python:3.12", &[pattern]), "{pattern}");
         }
         assert!(!allowed("python:3.12", &[]));
+        for pattern in ["python*", "python:*", "py*/*"] {
+            assert!(!allowed("python.evil.io/a", &[pattern]), "{pattern}");
+            assert!(!allowed("python:5000/a", &[pattern]), "{pattern}");
+        }
+        assert!(allowed("ghcr.io/a/b", &["ghcr.io/a/b"]));
         assert!(!allowed("evil.io/docker.io/library/python", &["docker.io/library/*"]));
     }
 }

@@ -33,6 +33,7 @@ use crate::work::Blame;
 pub(crate) use argv::{Mount, Plan};
 use client::{CALL, complaint};
 pub(crate) use engine::Engine;
+use engine::Speech;
 pub(crate) use image::{full_name, is_allowed};
 
 /// How often a container's first process is looked for, and an engine that does not answer.
@@ -349,6 +350,17 @@ pub(crate) fn sweep(engine: &Engine, owner: &str, keep: &[String]) -> Result<(),
 /// Whether the image is on this machine.
 pub(crate) fn has_image(engine: &Engine, image: &str) -> Result<bool, String> {
     Ok(engine.call(&["image", "inspect", "--format={{.Id}}", image], CALL)?.code == Some(0))
+}
+
+/// Whether the image wants volumes that would be on a disk on which nobody looks at how much they hold:
+/// docker cannot be told to have them in memory.
+pub(crate) fn has_volumes_on_disk(engine: &Engine, image: &str) -> Result<bool, String> {
+    if engine.speech == Speech::Podman {
+        return Ok(false);
+    }
+    let told =
+        engine.call(&["image", "inspect", "--format={{json .Config.Volumes}}", image], CALL)?;
+    Ok(told.told()?.first().is_some_and(|volumes| !matches!(volumes.trim(), "" | "null" | "{}")))
 }
 
 /// The client that gets an image.
