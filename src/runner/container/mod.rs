@@ -62,6 +62,8 @@ pub(crate) struct Container {
     away_since: Option<Instant>,
     /// What the client complained of last.
     complaint: Vec<String>,
+    /// Whether it has printed anything, or its log was read for want of that.
+    is_heard: bool,
     kills_before: Option<u64>,
     ran_out: bool,
     /// What was promised and is not in force.
@@ -122,6 +124,7 @@ impl Container {
             look_at: Instant::now() + LOOK_EVERY,
             away_since: None,
             complaint: vec![],
+            is_heard: false,
             kills_before: kills_for_memory(),
             ran_out: false,
             objection: None,
@@ -166,6 +169,7 @@ impl Container {
             };
         };
         let mut listen = |stream, line: &str| {
+            self.is_heard = true;
             keep(&mut self.complaint, stream, line);
             sink(stream, line);
         };
@@ -179,6 +183,7 @@ impl Container {
         }
         if let Some(client) = self.client.take() {
             client.finish(&mut |stream, line| {
+                self.is_heard = true;
                 keep(&mut self.complaint, stream, line);
                 sink(stream, line);
             })?;
@@ -201,6 +206,14 @@ impl Container {
             Ok(Some(State { how: How::Running, .. })) => {
                 self.away_since = None;
                 self.attend(&["logs", "--follow", "--tail=0"])?;
+                Ok(Woken::Timeout)
+            }
+            // A client that joins one that ends at once may miss all of what it printed.
+            Ok(Some(State { how: How::Ended, .. })) if !self.is_heard => {
+                self.is_heard = true;
+                let first = self.first.take();
+                self.attend(&["logs"])?;
+                self.first = first;
                 Ok(Woken::Timeout)
             }
             Ok(Some(state)) => {
