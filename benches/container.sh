@@ -38,8 +38,8 @@ trap cleanup EXIT
 # The settings of whoever runs this must not count.
 unset "${!WORKER_@}" RUST_LOG STATE_DIRECTORY CREDENTIALS_DIRECTORY JOURNAL_STREAM
 
-mkdir -p "$dir"/work/{in,out}
-chown 65534:65534 "$dir"/work/{in,out}
+mkdir -p "$dir"/job/{in,out}
+chown 65534:65534 "$dir"/job/{in,out}
 
 bare() {
     podman run --rm --pull=never --network=none --read-only --read-only-tmpfs=false \
@@ -47,8 +47,8 @@ bare() {
         --cap-drop=all --security-opt=no-new-privileges --user=65534:65534 --init --memory=1g \
         --memory-swap=1g --cpus=1 --pids-limit=4096 --cpu-shares=128 --oom-score-adj=500 \
         --ulimit=nofile=4096:4096 --ulimit=nproc=4096:4096 --ulimit=core=0:0 --timeout=600 \
-        --mount="type=bind,src=$dir/work/in,dst=/input,ro=true" \
-        --mount="type=bind,src=$dir/work/out,dst=/output" --log-driver=k8s-file \
+        --mount="type=bind,src=$dir/job/in,dst=/input,ro=true" \
+        --mount="type=bind,src=$dir/job/out,dst=/output" --log-driver=k8s-file \
         --log-opt=max-size=16m --entrypoint=/bin/sh "$image" -c "sleep $SECONDS_EACH; echo done" \
         </dev/null >"$dir/said"
     grep -qx 'done' "$dir/said"

@@ -37,14 +37,14 @@ trap cleanup EXIT
 # The settings of whoever runs this must not count.
 unset "${!WORKER_@}" RUST_LOG STATE_DIRECTORY CREDENTIALS_DIRECTORY JOURNAL_STREAM
 
-mkdir -p "$dir"/work/{in,out,code,tmp,shm}
-echo 'print(1)' >"$dir/work/code/script"
+mkdir -p "$dir"/job/{in,out,code,tmp,shm}
+echo 'print(1)' >"$dir/job/code/script"
 user=(--unshare-user --disable-userns --uid 65534 --gid 65534)
 become=()
 if [ "$(id -u)" -eq 0 ]; then
     user=(--cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID)
     become=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --no-new-privs --)
-    chown -R 65534:65534 "$dir/work"
+    chown -R 65534:65534 "$dir/job"
 fi
 roots=()
 for root in bin lib lib32 lib64 sbin; do
@@ -56,9 +56,9 @@ bare() {
     nice -n 10 bwrap --unshare-ipc --unshare-net --unshare-pid --unshare-uts --unshare-cgroup-try \
         --die-with-parent --new-session --hostname sandbox "${user[@]}" --ro-bind /usr /usr \
         "${roots[@]}" --dir /etc --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --proc /proc \
-        --dev /dev --ro-bind "$dir/work/in" /input --ro-bind "$dir/work/code" /code \
-        --bind "$dir/work/out" /output --bind "$dir/work/tmp" /tmp \
-        --bind "$dir/work/shm" /dev/shm --remount-ro /dev --remount-ro / --chdir / -- \
+        --dev /dev --ro-bind "$dir/job/in" /input --ro-bind "$dir/job/code" /code \
+        --bind "$dir/job/out" /output --bind "$dir/job/tmp" /tmp \
+        --bind "$dir/job/shm" /dev/shm --remount-ro /dev --remount-ro / --chdir / -- \
         "${become[@]}" /usr/bin/python3 /code/script >"$dir/said" </dev/null
     grep -qx 1 "$dir/said"
 }

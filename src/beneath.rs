@@ -293,9 +293,12 @@ mod tests {
         // A link in the place of a new file goes, and not what it leads to.
         folder.create(Path::new("link"), 0o644).unwrap().write_all(b"theirs").unwrap();
         assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"ours");
-        assert!(folder.hard_link(Path::new("hard"), Path::new("out")).is_err());
-        assert!(folder.hard_link(Path::new("hard"), Path::new("../secret")).is_err());
-        assert!(Folder::open(&dir.path().join("in/out")).is_err());
+        let linked =
+            |of| folder.hard_link(Path::new("hard"), Path::new(of)).unwrap_err().to_string();
+        assert_eq!(linked("out"), "it is a link to what is no file");
+        assert_eq!(linked("../secret"), "its path may lead out of its folder");
+        let opened = Folder::open(&dir.path().join("in/out")).unwrap_err();
+        assert_eq!(opened.kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]
@@ -305,7 +308,8 @@ mod tests {
             assert!(folder.make_folder(Path::new(&path)).is_err(), "{} bytes", path.len());
         }
         folder.make_folder(Path::new(&"d/".repeat(64))).unwrap();
-        assert!(folder.link(Path::new(""), Path::new("../..")).is_err());
+        let told = folder.link(Path::new(""), Path::new("../..")).unwrap_err().to_string();
+        assert_eq!(told, "it is a link that may lead out of its folder");
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn a_path_that_could_leave_its_folder_is_none() {
     for path in ["/a", "..", "../a", "a/../b", "a/..", "a\0b", "a\nb", &"x".repeat(256)] {
         assert!(below(path).is_err(), "{path:?}");
     }
-    assert!(below(&"x/".repeat(600)).is_err());
+    assert_eq!(below(&"x/".repeat(600)), Err("this one is over 1024 bytes"));
     for (path, clean) in
         [("a", "a"), ("./a//b/", "a/b"), ("", ""), ("a/..b", "a/..b"), ("...", "...")]
     {
