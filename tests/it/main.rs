@@ -16,6 +16,7 @@ mod credentials;
 mod doctor;
 mod failing_disks;
 mod gpus;
+#[path = "../hostile/mod.rs"]
 mod hostile;
 mod learning;
 mod lease;

@@ -1,8 +1,23 @@
-//! Scripts that mean harm: each of them fails to do any, and the worker does the next job.
+//! What a hostile consumer, backend, local user, web page or a bad day may try: nothing comes of it, and
+//! the worker does the next job. One file for each attacker's means.
 
+mod archives;
+mod bad_day;
+mod damage;
+mod disk;
+mod downloads;
 mod floods;
 mod lingers;
+mod memory;
+mod offers;
+mod processes;
 mod reads;
+mod registration;
+mod results;
+mod secrets;
+mod shown;
+mod state_dir;
+mod transport;
 mod user;
 
 use serde_json::Value;

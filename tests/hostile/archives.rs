@@ -1,0 +1,1 @@
+//! Archives and outputs that a job brings or leaves.

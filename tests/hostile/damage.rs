@@ -1,0 +1,1 @@
+//! A state directory with a file damaged, replaced or missing.

@@ -1,0 +1,1 @@
+//! Scripts that want more disk than they may have.

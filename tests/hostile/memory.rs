@@ -1,0 +1,1 @@
+//! Scripts that want more memory than they may have.

@@ -1,0 +1,1 @@
+//! Offers and replies of a hostile backend.

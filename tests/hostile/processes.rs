@@ -1,0 +1,1 @@
+//! Scripts that want more processes, signals and output than they may have.

@@ -1,0 +1,1 @@
+//! A backend that registers badly, redirects, lies in headers and numbers.

@@ -1,0 +1,1 @@
+//! Results that are too large, too deep, or too many.

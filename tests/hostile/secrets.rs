@@ -1,0 +1,1 @@
+//! Secrets that somebody tries to see.

@@ -1,0 +1,1 @@
+//! A stranger's text on a terminal and on the page.

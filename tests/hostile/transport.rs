@@ -1,0 +1,1 @@
+//! Proxies, names and TLS that fail or lie.
