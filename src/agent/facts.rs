@@ -7,7 +7,7 @@ use crate::backend::Facts;
 use crate::cli;
 use crate::config::{Identity, Jobs};
 use crate::machine::{self, Gpus};
-use crate::process::Sandbox;
+use crate::process::{Groups, Sandbox};
 use crate::runner::{self, Engine, Found};
 use crate::store;
 use crate::work::Kind;
@@ -32,7 +32,7 @@ pub(crate) fn facts_without_agent(
     let worker_id = worker_id.unwrap_or_else(|| make_worker_id(identity));
     let watch = machine::watch(identity.nvml_library.as_deref(), GPU_PERIOD);
     let gpus = watch.wait_first(GPU_FIRST);
-    let Offered { kinds, .. } = offered(jobs, &identity.state_dir);
+    let Offered { kinds, .. } = offered(jobs, &identity.state_dir, Groups::look(Path::new("/")));
     let facts = facts(identity, worker_id, slots, &kinds, &gpus);
     (facts, gpus.absence.map(|absence| absence.reason().to_owned()))
 }
@@ -45,9 +45,9 @@ pub(super) struct Offered {
 }
 
 /// The allowed kinds that work on this machine; of the others the log says why not.
-pub(super) fn offered(jobs: &Jobs, state_dir: &Path) -> Offered {
-    let found = Found::look(&jobs.kinds, jobs, cli::LIMIT, state_dir);
-    let works = |kind: &Kind| match runner::works(*kind, &jobs.interpreters, &found) {
+pub(super) fn offered(jobs: &Jobs, state_dir: &Path, groups: Result<(), String>) -> Offered {
+    let found = Found::look(&jobs.kinds, jobs, cli::LIMIT, state_dir, groups);
+    let works = |kind: &Kind| match runner::works(*kind, jobs, &found) {
         Ok(()) => true,
         Err(why) => {
             log::error!("{} jobs are allowed but cannot run here: {why}", kind.name());
@@ -55,7 +55,7 @@ pub(super) fn offered(jobs: &Jobs, state_dir: &Path) -> Offered {
         }
     };
     let kinds = jobs.kinds.iter().copied().filter(works).collect();
-    let Found { sandbox, engine } = found;
+    let Found { sandbox, engine, .. } = found;
     Offered { kinds, sandbox: sandbox.and_then(Result::ok), engine: engine.and_then(Result::ok) }
 }
 

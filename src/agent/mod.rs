@@ -141,6 +141,14 @@ pub(crate) fn run(
     let store = Store::open(&config.identity.state_dir)?;
     // Before anything is measured: it may put this process into a group with other limits.
     let groups = Groups::find(Path::new("/"), &config.identity.state_dir);
+    match &groups {
+        Ok(groups) => {
+            log::info!("jobs run in control groups below {}", groups.place().display());
+        }
+        Err(why) => {
+            log::info!("no control groups ({why}): a job's memory is added up once a second");
+        }
+    }
     let worker_id = match &config.identity.worker_id {
         Some(id) => id.clone(),
         None => store.worker_id(|| facts::make_worker_id(&config.identity))?,
@@ -148,7 +156,11 @@ pub(crate) fn run(
     let backend = Backend::new(&config.connection, worker_id.clone())?;
     let library = config.identity.nvml_library.as_deref();
     let gpus = machine::watch(library, GPU_PERIOD);
-    let offered = facts::offered(&config.jobs, &config.identity.state_dir);
+    let offered = facts::offered(
+        &config.jobs,
+        &config.identity.state_dir,
+        groups.as_ref().map(|_| ()).map_err(Clone::clone),
+    );
     let terms = Terms {
         origin: config.connection.backend.origin.clone(),
         kinds: offered.kinds,
@@ -169,7 +181,7 @@ pub(crate) fn run(
         backend,
         gpus,
         page,
-        groups,
+        groups: groups.ok(),
         worker_id,
         terms,
         sandbox: offered.sandbox,
@@ -185,12 +197,6 @@ pub(crate) fn run(
     );
     if let Some(library) = &config.identity.nvml_library {
         log::info!("GPU driver library: {}", library.display());
-    }
-    match &shared.groups {
-        Some(groups) => {
-            log::info!("jobs run in control groups below {}", groups.place().display());
-        }
-        None => log::info!("no control groups: a job's memory is added up once a second"),
     }
     let (left, losses) = recover(&shared)?;
     let now = clock::since_boot();

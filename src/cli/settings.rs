@@ -155,6 +155,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Work, "limit-cpus", "N", "The most processors that one job may take [default: all]"),
     setting(Work, "limit-disk", "SIZE", "The most disk that one job may take [default: 20GiB]"),
     setting(Work, "limit-time", "DUR", "The longest that one job may run [default: 24h]"),
+    switch(
+        Work,
+        "limits-by-polling",
+        "Run scripts also where no control group can limit their memory: it is only added up once a second, and \
+         a hostile script can take much more",
+    ),
     setting(
         Pace,
         "heartbeat-interval",

@@ -43,6 +43,8 @@ pub(crate) struct Jobs {
     /// By name, such as `python3`; the first is taken where a script does not say.
     pub(crate) interpreters: Vec<String>,
     pub(crate) limits: Limits,
+    /// Whether scripts may run where no control group limits them.
+    pub(crate) limits_by_polling: bool,
     pub(crate) containers: Containers,
 }
 
@@ -114,6 +116,7 @@ impl Default for Jobs {
             kinds: Kind::ENGINE.to_vec(),
             interpreters: ["python3", "bash"].map(str::to_owned).to_vec(),
             limits: Limits { memory: None, cpus: None, disk: 20 << 30, time: day },
+            limits_by_polling: false,
             containers: Containers {
                 engine: None,
                 images: vec!["*".into()],
@@ -410,7 +413,7 @@ fn artefacts(layers: &mut Layers) -> Artefacts {
 
 fn jobs(layers: &mut Layers) -> Jobs {
     let mut jobs = Jobs::default();
-    let Jobs { kinds, interpreters, limits, containers } = &mut jobs;
+    let Jobs { kinds, interpreters, limits, limits_by_polling, containers } = &mut jobs;
     kinds.extend(layers.parse("allow", value::list(value::allowed_kind)).unwrap_or_default());
     if let Some(named) = layers.parse("interpreters", value::list(value::interpreter)) {
         *interpreters = named;
@@ -419,6 +422,7 @@ fn jobs(layers: &mut Layers) -> Jobs {
     limits.cpus = layers.parse("limit-cpus", value::count(1, 4096));
     limits.disk = layers.parse("limit-disk", value::size).unwrap_or(limits.disk);
     limits.time = layers.parse("limit-time", value::duration(1, 31 * DAY)).unwrap_or(limits.time);
+    *limits_by_polling = layers.parse("limits-by-polling", value::switch).unwrap_or(false);
     containers.engine = layers.parse("container-engine", value::path);
     if let Some(images) = layers.parse("container-images", value::list(value::image_pattern)) {
         containers.images = images;

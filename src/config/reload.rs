@@ -90,6 +90,7 @@ impl Config {
             ("limit-cpus", jobs.limits.cpus != other_jobs.limits.cpus),
             ("limit-disk", jobs.limits.disk != other_jobs.limits.disk),
             ("limit-time", jobs.limits.time != other_jobs.limits.time),
+            ("limits-by-polling", jobs.limits_by_polling != other_jobs.limits_by_polling),
             ("listen", self.listen != new.listen),
             ("log-format", self.log.format != new.log.format),
             ("verbose or quiet", self.log.level != new.log.level),

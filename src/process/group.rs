@@ -42,6 +42,9 @@ const PROCESSES: u64 = 8192;
 /// others there are single threads and not groups.
 const SHARES: usize = 110;
 
+/// What a first group is limited to, to see whether it is.
+const PROBE: u64 = 64 << 20;
+
 /// Where groups are made.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -54,17 +57,30 @@ pub(crate) struct Groups {
 impl Groups {
     /// Finds where groups can be made, and ends what an earlier agent on the same state directory,
     /// which is held by us now, left in its own. `root` is `/`.
-    pub(crate) fn find(root: &Path, state_dir: &Path) -> Option<Self> {
+    pub(crate) fn find(root: &Path, state_dir: &Path) -> Result<Self, String> {
         let found = Hierarchies::read(root);
-        let delegated = delegated(&found).map(|parent| vec![parent]);
-        let parents = delegated.or_else(|| version_1(&found))?;
+        let delegated =
+            delegated(&found).filter(|parent| divide(parent)).map(|parent| vec![parent]);
+        let parents = delegated.or_else(|| version_1(&found)).ok_or_else(|| why_none(&found))?;
+        let failed = |error: io::Error| format!("control groups do not work here: {error}");
         // Unlike its path it has no length and no odd characters.
-        let (dev, ino) = fs::metadata(state_dir).map(|meta| (meta.dev(), meta.ino())).ok()?;
-        let groups = Self { parents, prefix: format!("qubix-worker-{dev:x}-{ino:x}-") };
+        let meta = fs::metadata(state_dir).map_err(failed)?;
+        let prefix = format!("qubix-worker-{:x}-{:x}-", meta.dev(), meta.ino());
+        let groups = Self { parents, prefix };
         groups.sweep();
         // Also in a container that shows them for reading only.
-        groups.make("probe", u64::MAX, None).ok()?;
-        Some(groups)
+        let probe = groups.make("probe", PROBE, None).map_err(failed)?;
+        match probe.unlimited(PROBE) {
+            Some(what) => Err(format!("control groups do not work here: {what}")),
+            None => Ok(groups),
+        }
+    }
+
+    /// Whether groups could be made by a process where this one is. Changes nothing.
+    pub(crate) fn look(root: &Path) -> Result<(), String> {
+        let found = Hierarchies::read(root);
+        let can_divide = delegated(&found).is_some_and(|parent| is_ours_alone(&parent));
+        if can_divide || version_1(&found).is_some() { Ok(()) } else { Err(why_none(&found)) }
     }
 
     /// The folder in which they are.
@@ -112,20 +128,60 @@ fn delegated(found: &Hierarchies) -> Option<PathBuf> {
     let offered = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
     let offers = |name: &str| offered.split_whitespace().any(|offered| offered == name);
     let may = || access(&control, Access::WRITE_OK).is_ok() && is_handed_over(&parent);
-    if !offers(CONTROLLERS_V2[0]) || !may() {
-        return None;
+    (offers(CONTROLLERS_V2[0]) && may()).then_some(parent)
+}
+
+/// Makes place for groups in it: we go into a leaf.
+fn divide(parent: &Path) -> bool {
+    if enter(&parent.join(LEAF)).is_err() {
+        return false;
     }
-    enter(&parent.join(LEAF)).ok()?;
-    for name in CONTROLLERS_V2.into_iter().filter(|name| offers(name)) {
-        let enabled = put(&control, &format!("+{name}"));
-        if enabled.is_err() && name == CONTROLLERS_V2[0] {
-            // Others are in the group besides us.
-            put(&parent.join("cgroup.procs"), &process::id().to_string()).ok();
-            fs::remove_dir(parent.join(LEAF)).ok();
-            return None;
+    let control = parent.join("cgroup.subtree_control");
+    let enable = |name| put(&control, &format!("+{name}"));
+    let [memory, others @ ..] = CONTROLLERS_V2;
+    if enable(memory).is_err() {
+        // Others are in the group besides us.
+        put(&parent.join("cgroup.procs"), &process::id().to_string()).ok();
+        fs::remove_dir(parent.join(LEAF)).ok();
+        return false;
+    }
+    for name in others {
+        if let Err(error) = enable(name) {
+            log::debug!("{error}");
         }
     }
-    Some(parent)
+    true
+}
+
+/// A group with other processes in it is not divided.
+fn is_ours_alone(group: &Path) -> bool {
+    let us = process::id().to_string();
+    let listed = fs::read_to_string(group.join("cgroup.procs"));
+    listed.is_ok_and(|listed| listed.lines().all(|pid| pid == us))
+}
+
+/// Why there is no place for groups, and how there can be one.
+fn why_none(found: &Hierarchies) -> String {
+    let is_root = geteuid().is_root();
+    let why = match found.chain(CONTROLLERS_V1[0]) {
+        Some(_) if is_root => {
+            "the control groups of this machine are not shown, or for reading only, as in a container: run the \
+             worker outside of it"
+        }
+        Some(_) => {
+            "only root may make control groups of version 1: run the worker as root, or boot with \
+             systemd.unified_cgroup_hierarchy=1"
+        }
+        None if is_root => {
+            "no control group was handed to the worker: run it as a service (install.sh), whose unit has \
+             Delegate=yes"
+        }
+        None => {
+            "no control group was handed to the worker: run it as a service (install.sh --user), whose unit \
+             has Delegate=yes, or in a terminal by systemd-run --user --scope -p Delegate=yes worker run"
+        }
+    };
+    why.to_owned()
 }
 
 /// Where a container is shown the machine's groups, or another's, and not its own, what looks like ours
@@ -216,6 +272,17 @@ impl Group {
         self.set("cpu.cfs_quota_us", &quota.to_string())
     }
 
+    /// What of this limit is not in force, as the kernel shows it.
+    pub(super) fn unlimited(&self, memory: u64) -> Option<String> {
+        let is_above = |files| self.counters.limit(files).is_none_or(|limit| limit > memory);
+        if is_above(["memory.max", "memory.limit_in_bytes"]) {
+            return Some("its memory is not limited".to_owned());
+        }
+        let swap = is_above(["memory.swap.max", "memory.memsw.limit_in_bytes"]);
+        (swap && machine_swaps())
+            .then(|| "its swap is not limited: boot with swapaccount=1".to_owned())
+    }
+
     /// Writes the file wherever there is one of that name.
     pub(super) fn set(&self, file: &str, value: &str) -> io::Result<()> {
         let files = self.dirs().iter().map(|dir| dir.join(file));
@@ -294,6 +361,11 @@ impl Drop for Group {
         }
         self.remove();
     }
+}
+
+fn machine_swaps() -> bool {
+    // Below a heading.
+    fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 
 /// Writes a file of the kernel's, which takes a value at once or refuses it.

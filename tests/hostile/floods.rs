@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{BOMB, reason};
-use crate::support::{Host, script};
+use crate::support::{Host, SCRIPTS, script};
 
 #[test]
 fn a_fork_bomb_is_bounded_and_ends_with_its_time() {
@@ -108,6 +108,6 @@ fn what_an_earlier_run_could_not_remove_in_time_goes_with_the_next() {
     host.worker.kill();
     let left = host.home.path(&format!("state/trash/left/{}", ["d"; 500].join("/")));
     fs::create_dir_all(left).unwrap();
-    let _again = host.home.worker(&host.backend.url(), &["--allow", "script"]);
+    let _again = host.home.worker(&host.backend.url(), &SCRIPTS);
     host.wait_for_clean_up();
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Host, script};
+use crate::support::{Host, SCRIPTS, script};
 
 /// The processes whose command line holds this.
 fn living(mark: &str) -> Vec<String> {
@@ -64,7 +64,7 @@ fn nothing_of_a_script_outlives_an_agent_that_is_killed() {
         host.backend.wait_beats(1);
     }
     host.worker.kill();
-    let again = host.home.worker(&host.backend.url(), &["--allow", "script"]);
+    let again = host.home.worker(&host.backend.url(), &SCRIPTS);
     again.wait_log("registered");
     assert_eq!(living("sleep 4242004"), [""; 0]);
     assert_eq!(host.completion(&id)["errorDetails"]["reason"], "lost");

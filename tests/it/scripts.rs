@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Home, Host, Program, Reply, USER, script};
+use crate::support::{Backend, Home, Host, Program, Reply, SCRIPTS, USER, script};
 
 #[test]
 fn a_script_runs_with_its_arguments_and_variables_and_its_result_is_told() {
@@ -93,7 +93,7 @@ fn what_is_wrong_with_a_script_is_declined_and_nothing_is_started() {
 fn in_namespace(home: &Home, backend: &Backend, first: &str) -> Program {
     let line = format!("{first}; exec \"$@\"");
     let below = ["/usr/bin/unshare", "-Ur", "/bin/sh", "-c", &line, "sh"];
-    home.worker_of(USER, &below, &backend.url(), &["--allow", "script"])
+    home.worker_of(USER, &below, &backend.url(), &SCRIPTS)
 }
 
 #[test]
@@ -105,6 +105,19 @@ fn where_no_sandbox_works_the_kind_is_not_offered_and_the_log_says_why() {
     assert_eq!(registered["specs"]["job_kinds"], kinds);
     let why = worker.wait_log("script jobs are allowed but cannot run here");
     assert!(why.contains("user.max_user_namespaces=15000"), "{why}");
+}
+
+#[test]
+fn where_no_control_group_limits_them_the_kind_is_not_offered_and_the_log_says_why() {
+    let (home, backend) = (Home::new(), Backend::start());
+    // Who can make none.
+    let worker = home.worker_of(USER, &[], &backend.url(), &["--allow", "script"]);
+    let registered = backend.wait_for("POST /api/providers/register", 1).body;
+    let kinds = json!(["training", "inference", "fine-tuning", "compute"]);
+    assert_eq!(registered["specs"]["job_kinds"], kinds);
+    let why = worker.wait_log("script jobs are allowed but cannot run here");
+    assert!(why.contains("the memory of scripts cannot be limited"), "{why}");
+    assert!(why.contains("--limits-by-polling"), "{why}");
 }
 
 #[test]

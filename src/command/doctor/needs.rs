@@ -6,6 +6,7 @@ use super::Check;
 use super::machine::closed_namespaces;
 use crate::cli;
 use crate::config::{Jobs, on_path};
+use crate::process::Groups;
 use crate::runner::{self, Found};
 use crate::work::Kind;
 
@@ -23,8 +24,9 @@ fn judge(kind: Kind, missing: &[Missing], jobs: &Jobs, state_dir: &Path) -> Chec
     if let Some((what, fix)) = missing.first() {
         return Check::fail(name, what.clone(), fix.clone());
     }
-    let found = Found::look(&[kind], jobs, cli::LIMIT, state_dir);
-    match runner::works(kind, &jobs.interpreters, &found) {
+    let groups = Groups::look(Path::new("/"));
+    let found = Found::look(&[kind], jobs, cli::LIMIT, state_dir, groups);
+    match runner::works(kind, jobs, &found) {
         Ok(()) => Check::ok(name, "all that they need is here"),
         Err(why) => Check::fail(name, why, format!("leave {} out of --allow", kind.name())),
     }

@@ -113,7 +113,7 @@ fn a_group_of_our_name_that_we_are_not_in_is_somebody_elses() {
         ("cg/unified/u/cgroup.controllers", "memory\n"),
         ("cg/unified/u/cgroup.subtree_control", ""),
     ]);
-    assert!(Groups::find(root.path(), root.path()).is_none());
+    assert!(Groups::find(root.path(), root.path()).is_err());
     assert!(!root.path().join("cg/unified/u/qubix-worker").exists(), "nothing was tried");
 }
 
@@ -128,6 +128,6 @@ fn without_the_memory_there_are_no_groups() {
         ("cg/unified/u/cgroup.controllers", "hugetlb\n"),
         ("cg/unified/u/cgroup.subtree_control", ""),
     ]);
-    assert!(Groups::find(root.path(), root.path()).is_none());
+    assert!(Groups::find(root.path(), root.path()).is_err());
     assert!(!root.path().join("cg/unified/u/qubix-worker").exists(), "nothing was tried");
 }

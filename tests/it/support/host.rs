@@ -11,6 +11,10 @@ use super::{BOUND, Backend, Home, Program};
 /// Somebody without any right, whom nobody else is.
 pub(crate) const USER: u32 = 54_321;
 
+/// What lets a worker run scripts, also where a test can make no control groups: as an ordinary user. Where
+/// there are some, they limit them all the same.
+pub(crate) const SCRIPTS: [&str; 3] = ["--allow", "script", "--limits-by-polling"];
+
 /// A worker that is allowed to run scripts.
 pub(crate) struct Host {
     pub(crate) home: Home,
@@ -38,7 +42,7 @@ impl Host {
 
     fn start_by(more: &[&str], start: fn(&Home, &str, &[&str]) -> Program) -> Self {
         let (home, backend) = (Home::new(), Backend::start());
-        let worker = start(&home, &backend.url(), &[&["--allow", "script"], more].concat());
+        let worker = start(&home, &backend.url(), &[&SCRIPTS[..], more].concat());
         worker.wait_log("registered");
         Self { home, backend, worker, next: Cell::new(1) }
     }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 pub(crate) use backend::{Backend, Reply, Request, Reserved, open_jobs};
 pub(crate) use disk::Disk;
 pub(crate) use driver::Driver;
-pub(crate) use host::{Host, USER, script};
+pub(crate) use host::{Host, SCRIPTS, USER, script};
 pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, WORKER, run};
