@@ -19,7 +19,8 @@ use crate::work::{
     Compute, Decline, DeclineCode, Job, JobId, Kernel, Key, Kind, Object, Task, digest,
 };
 
-/// More seconds than any limit has.
+/// Fewer and more seconds than any limit has.
+const SHORT: f64 = 0.001;
 const LONG: f64 = 1e9;
 
 /// The most work one job may ask for: about two weeks of a fast machine.
@@ -138,7 +139,10 @@ fn job(id: &JobId, wire: &wire::Job, terms: &Terms) -> Result<Job, Decline> {
         Kind::Container => problems.container(&asked, &terms.images).map(Task::Container),
     };
     let transfer = match kind {
-        Kind::Script | Kind::Container => Some(problems.transfer(input, time_limit)),
+        Kind::Script | Kind::Container => {
+            let fetches_code = task.as_ref().and_then(Task::code_url).is_some();
+            Some(problems.transfer(input, time_limit, fetches_code))
+        }
         Kind::Training | Kind::FineTuning | Kind::Inference | Kind::Compute => None,
     };
     problems.verdict(task.map(|task| Job { id: id.clone(), task, time_limit, transfer }))
@@ -214,7 +218,7 @@ impl Problems {
             let Some(value) = value.filter(|value| !value.is_null()) else { continue };
             match value.as_f64() {
                 Some(number) if number > 0.0 => {
-                    limit = limit.min(Duration::from_secs_f64((number * unit).min(LONG)));
+                    limit = limit.min(transfer::time(number * unit));
                 }
                 _ => self.bad(name, value, "a number above 0"),
             }

@@ -14,6 +14,16 @@ pub(crate) enum Task {
     Container(Container),
 }
 
+impl Task {
+    /// Where its program is, if it did not come with the job.
+    pub(crate) fn code_url(&self) -> Option<&str> {
+        match self {
+            Self::Script(Script { code: Code::Url(url), .. }) => Some(url),
+            _ => None,
+        }
+    }
+}
+
 /// Where bytes come from that a job needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Source {

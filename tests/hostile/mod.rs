@@ -14,6 +14,7 @@ mod processes;
 mod reads;
 mod registration;
 mod results;
+mod script_url;
 mod secrets;
 mod shown;
 mod state_dir;

@@ -76,7 +76,7 @@ impl<'a> Assignment<'a> {
         let client = client.map_err(|error| not_started(&error.to_string()))?;
         let memory = limits::given_memory(&config.jobs.limits);
         let limits = self.limits(job, Stage::Inputs, trip);
-        // Which a job without inputs has none for.
+        // However little it leaves for its own inputs.
         let time = limits.time.max(job.time_limit / 5);
         let limits = Limits { time, memory, ..limits };
         let doing = format!("fetching {image}");

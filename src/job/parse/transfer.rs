@@ -4,35 +4,43 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{LONG, Problems, given};
+use super::{LONG, Problems, SHORT, given};
 use crate::work::{Object, Times, Transfer};
 
 /// Of one name in a path, as file systems have it, and of a whole path.
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 1024;
 
+/// What looking through and hashing outputs may take, which is no work of the job's.
+const LOOKING_THROUGH: Duration = Duration::from_secs(300);
+
 impl Problems {
-    /// All that goes in and out. `whole` is the time limit of the job.
-    pub(super) fn transfer(&mut self, input: &Object, whole: Duration) -> Transfer {
+    /// All that goes in and out. `whole` is the time limit of the job; `fetches_code` if the program itself
+    /// is among what is fetched.
+    pub(super) fn transfer(
+        &mut self,
+        input: &Object,
+        whole: Duration,
+        fetches_code: bool,
+    ) -> Transfer {
         let inputs = self.inputs(input);
         let outputs = self.outputs(input);
         let [download, execution, upload] =
             ["download_time_limit", "execution_time_limit", "upload_time_limit"]
                 .map(|name| self.seconds(input, name));
+        let is_fetched = fetches_code || !inputs.is_empty();
         let is_uploaded = outputs.iter().any(|output| output.to.is_some());
-        let times = times(whole, [download, execution, upload], !inputs.is_empty(), is_uploaded);
+        let times = times(whole, [download, execution, upload], is_fetched, is_uploaded);
         Transfer { inputs, outputs, times }
     }
 
     fn seconds(&mut self, input: &Object, name: &str) -> Option<Duration> {
         let value = given(input, name)?;
-        match value.as_f64() {
-            Some(seconds) if seconds > 0.0 => Some(Duration::from_secs_f64(seconds.min(LONG))),
-            _ => {
-                self.bad(name, value, "a number of seconds above 0");
-                None
-            }
+        let seconds = value.as_f64().filter(|seconds| *seconds > 0.0);
+        if seconds.is_none() {
+            self.bad(name, value, "a number of seconds above 0");
         }
+        seconds.map(time)
     }
 
     /// Both spellings of the same thing leave open which one is meant.
@@ -113,15 +121,25 @@ fn below(path: &str) -> Result<String, &'static str> {
     Ok(names.join("/"))
 }
 
-/// A stage without a time of its own gets a fifth of the whole if it moves files over the network, and the
-/// program all the rest.
+/// So many seconds, as a limit of time: some time at least, and less than for ever.
+pub(super) fn time(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(SHORT, LONG))
+}
+
+/// A stage without a time of its own gets a fifth of the whole, and the program all that is not for stages
+/// that move files. None gets nothing, whether or not it seems to have anything to do; and where the job
+/// does not say how long its uploads may take, what it left is looked through and hashed in peace.
 fn times(whole: Duration, own: [Option<Duration>; 3], downloads: bool, uploads: bool) -> Times {
     let [download, execution, upload] = own.map(|own| own.map(|own| own.min(whole)));
-    let share = |moves: bool| if moves { whole / 5 } else { Duration::ZERO };
-    let inputs = download.unwrap_or_else(|| share(downloads));
-    let outputs = upload.unwrap_or_else(|| share(uploads));
-    let run = execution.unwrap_or_else(|| whole.saturating_sub(inputs + outputs).max(whole / 5));
-    Times { inputs, run, outputs }
+    let (inputs, outputs) = (download.unwrap_or(whole / 5), upload.unwrap_or(whole / 5));
+    let taken = |moves: bool, time: Duration| if moves { time } else { Duration::ZERO };
+    let rest = whole.saturating_sub(taken(downloads, inputs) + taken(uploads, outputs));
+    let has_said = uploads && upload.is_some();
+    Times {
+        inputs,
+        run: execution.unwrap_or_else(|| rest.max(whole / 5)),
+        outputs: if has_said { outputs } else { outputs.max(LOOKING_THROUGH) },
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn transfer(input: &Value) -> Result<Transfer, Vec<String>> {
     let mut problems = Problems::default();
-    let transfer = problems.transfer(input.as_object().unwrap(), HOUR);
+    let transfer = problems.transfer(input.as_object().unwrap(), HOUR, false);
     let all = [problems.bad, problems.too_large].concat();
     if all.is_empty() { Ok(transfer) } else { Err(all) }
 }
@@ -168,11 +168,28 @@ fn a_path_that_could_leave_its_folder_is_none() {
 fn a_stage_has_the_time_it_asks_for_or_a_share() {
     let secs = Duration::from_secs;
     let told = |times: Times| [times.inputs, times.run, times.outputs].map(|time| time.as_secs());
-    assert_eq!(told(times(secs(100), [None; 3], true, true)), [20, 60, 20]);
-    assert_eq!(told(times(secs(100), [None; 3], false, false)), [0, 100, 0]);
+    assert_eq!(told(times(secs(5000), [None; 3], true, true)), [1000, 3000, 1000]);
+    assert_eq!(told(times(secs(5000), [None; 3], true, false)), [1000, 4000, 1000]);
+    assert_eq!(told(times(secs(5000), [None; 3], false, false)), [1000, 5000, 1000]);
+    assert_eq!(told(times(secs(100), [None; 3], true, true)), [20, 60, 300], "to look through");
     let own = [5, 30, 10].map(|time| Some(secs(time)));
     assert_eq!(told(times(secs(100), own, true, true)), [5, 30, 10]);
     assert_eq!(told(times(secs(20), own, true, true)), [5, 20, 10], "no more than the whole");
+    assert_eq!(told(times(secs(100), own, true, false)), [5, 30, 300], "nothing is uploaded");
     let own = [Some(secs(90)), None, None];
-    assert_eq!(told(times(secs(100), own, true, true)), [90, 20, 20]);
+    assert_eq!(told(times(secs(100), own, true, true)), [90, 20, 300]);
+}
+
+#[test]
+fn no_stage_has_no_time() {
+    let limits = [None, Some(time(f64::MIN_POSITIVE)), Some(time(1.0)), Some(time(f64::MAX))];
+    for whole in limits.into_iter().flatten() {
+        for n in 0..limits.len().pow(3) * 4 {
+            let own = [n, n / 4, n / 16].map(|n| limits[n % 4]);
+            let (downloads, uploads) = (n / 64 % 2 == 1, n / 128 == 1);
+            let Times { inputs, run, outputs } = times(whole, own, downloads, uploads);
+            let least = [inputs, run, outputs].into_iter().min().unwrap_or_default();
+            assert!(!least.is_zero(), "{whole:?} {own:?} {downloads} {uploads}");
+        }
+    }
 }
