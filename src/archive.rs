@@ -10,7 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 use zip::ZipArchive;
 
-use crate::beneath::Folder;
+use crate::beneath::{Folder, is_of_the_job};
 use crate::text;
 use crate::work::Archive;
 
@@ -186,18 +186,12 @@ fn bad(path: &Path, why: &str) -> Error {
     Error::Theirs(format!("{shown} in it is refused: {}", text::one_line(why, 200)))
 }
 
-/// What the file system says is its own fault; all else is the path's.
 fn kept(path: &Path, error: &io::Error) -> Error {
-    use io::ErrorKind::{InvalidFilename, InvalidInput, NotFound, Other, PermissionDenied};
-    match error.kind() {
-        Other | InvalidFilename | InvalidInput | NotFound | PermissionDenied => {
-            bad(path, &error.to_string())
-        }
-        _ => {
-            let shown = text::one_line(&path.to_string_lossy(), 200);
-            Error::Ours(format!("cannot keep {shown}: {error}"))
-        }
+    if is_of_the_job(error) {
+        return bad(path, &error.to_string());
     }
+    let shown = text::one_line(&path.to_string_lossy(), 200);
+    Error::Ours(format!("cannot keep {shown}: {error}"))
 }
 
 #[cfg(test)]

@@ -218,7 +218,8 @@ fn names(path: &Path) -> io::Result<Vec<&Path>> {
     let names: Vec<_> = path.components().filter_map(name).collect::<io::Result<_>>()?;
     // One entry of an archive could make millions of folders.
     if names.len() > DEPTH_MAX || path.as_os_str().len() > PATH_MAX {
-        return Err(io::Error::other("its path is too long"));
+        let most = format!("{DEPTH_MAX} folders and {PATH_MAX} bytes");
+        return Err(io::Error::other(format!("its path is too long: the most is {most}")));
     }
     Ok(names)
 }
@@ -230,6 +231,35 @@ fn stays_below(target: &Path, depth: usize) -> bool {
     let ups = target.components().take_while(is_up).count();
     let is_down = |component| matches!(component, Component::Normal(_) | Component::CurDir);
     ups <= depth && target.components().skip(ups).all(is_down)
+}
+
+/// Whether an error at one of a job's files is the job's own doing: by the names, the links, the sizes and
+/// the permissions that it gave them. A disk that is full, read-only or broken is this machine's, and so
+/// is all else.
+pub(crate) fn is_of_the_job(error: &io::Error) -> bool {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
+        // Said by us, of a path that is not to be used.
+        return error.kind() == io::ErrorKind::Other;
+    };
+    matches!(
+        errno,
+        Errno::ACCESS
+            | Errno::EXIST
+            | Errno::FBIG
+            | Errno::ILSEQ
+            | Errno::INVAL
+            | Errno::ISDIR
+            | Errno::LOOP
+            | Errno::MLINK
+            | Errno::NAMETOOLONG
+            | Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::NOTEMPTY
+            | Errno::NXIO
+            | Errno::OVERFLOW
+            | Errno::PERM
+            | Errno::TXTBSY
+    )
 }
 
 /// What the kernel says of links, in words that fit what was asked.
@@ -310,6 +340,32 @@ mod tests {
         folder.make_folder(Path::new(&"d/".repeat(64))).unwrap();
         let told = folder.link(Path::new(""), Path::new("../..")).unwrap_err().to_string();
         assert_eq!(told, "it is a link that may lead out of its folder");
+    }
+
+    #[test]
+    fn an_error_is_the_jobs_if_its_own_files_cause_it_and_else_this_machines() {
+        for (errno, is_of_job) in [
+            (Errno::NAMETOOLONG, true),
+            (Errno::MLINK, true),
+            (Errno::LOOP, true),
+            (Errno::NOTDIR, true),
+            (Errno::INVAL, true),
+            (Errno::ILSEQ, true),
+            (Errno::FBIG, true),
+            (Errno::ACCESS, true),
+            (Errno::NOSPC, false),
+            (Errno::DQUOT, false),
+            (Errno::ROFS, false),
+            (Errno::IO, false),
+            (Errno::NOMEM, false),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::STALE, false),
+        ] {
+            assert_eq!(is_of_the_job(&errno.into()), is_of_job, "{errno:?}");
+        }
+        assert!(is_of_the_job(&names(Path::new("../x")).unwrap_err()));
+        assert!(!is_of_the_job(&io::ErrorKind::StorageFull.into()), "as a wrapped error has it");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use zip::write::SimpleFileOptions;
 use super::engine::{bounds, when_let_go};
 use super::learn::{REPORT_EVERY, Refused};
 use super::supply::speed_of;
-use crate::beneath::{Folder, Found};
+use crate::beneath::{Folder, Found, is_of_the_job};
 use crate::cid::{self, Address};
 use crate::exit::Exit;
 use crate::job::{
@@ -78,12 +78,9 @@ impl Porter {
     fn new(output: &Path, work: &Path) -> Result<Self, Refused> {
         let charge: Removal = take_charge(work).map_err(internal)?;
         let trust = tls::trusting(charge.network.ca_cert.as_deref()).map_err(internal)?;
-        let folder = Folder::open(output).map_err(|error| match error.kind() {
-            // By the program, whose own it is.
-            io::ErrorKind::PermissionDenied => unreadable("the output folder", &error),
-            _ => ours(&error),
-        })?;
-        let (found, is_all) = folder.list(LIST_MAX).map_err(|error| ours(&error))?;
+        let unread = |error: io::Error| unreadable("the output folder", &error);
+        let folder = Folder::open(output).map_err(unread)?;
+        let (found, is_all) = folder.list(LIST_MAX).map_err(unread)?;
         if !is_all {
             return Err(bad(format!("the program left more than {LIST_MAX} files and folders")));
         }
@@ -302,7 +299,8 @@ fn bad(error: String) -> Refused {
 }
 
 fn unreadable(path: &str, error: &io::Error) -> Refused {
-    bad(format!("{path} cannot be read: {error}"))
+    let told = format!("{path} cannot be read: {error}");
+    if is_of_the_job(error) { bad(told) } else { internal(told) }
 }
 
 fn ours(error: &io::Error) -> Refused {

@@ -18,7 +18,7 @@ use ureq::Agent;
 use super::engine::{bounds, when_let_go};
 use super::learn::{REPORT_EVERY, Refused};
 use crate::archive::{self, Room};
-use crate::beneath::Folder;
+use crate::beneath::{Folder, is_of_the_job};
 use crate::cid::{self, Cid};
 use crate::config;
 use crate::exit::Exit;
@@ -316,10 +316,9 @@ fn copy(mut from: impl Read, mut to: &File, sha256: Option<&str>) -> Result<(), 
     }
 }
 
-/// A path that leads through a link or a file is the job's own doing; all else is this machine's.
 fn misplaced(path: &Path, error: &io::Error) -> Refused {
     let told = format!("{} cannot be laid out: {error}", path.display());
-    if error.kind() == io::ErrorKind::Other { bad_input(told) } else { internal(told) }
+    if is_of_the_job(error) { bad_input(told) } else { internal(told) }
 }
 
 fn not_fetched(error: fetch::Error) -> Refused {

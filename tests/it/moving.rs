@@ -1,13 +1,17 @@
 //! The children that fetch a job's inputs and bring its outputs away, each given its charge as the agent
 //! gives it.
 
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -46,7 +50,7 @@ impl Work {
     fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+        File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
     }
 
     fn run(&self, subcommand: &str, charge: &Value) -> Moved {
@@ -141,7 +145,7 @@ fn a_file_that_was_cut_on_its_way_is_fetched_from_where_it_ended() {
 fn every_origin_is_laid_out_at_its_path() {
     let (work, storage) = (Work::new(), Storage::http());
     work.write(&format!("artefacts/{CID}"), "hello world\n");
-    let zip = base64::engine::general_purpose::STANDARD.decode(ZIP).unwrap();
+    let zip = STANDARD.decode(ZIP).unwrap();
     let address = storage.put("/files.zip", &zip);
     let moved = work.supply(&json!([
         input(&json!({"Inline": "aGVsbG8gd29ybGQK"}), "inline", Some(HELLO), None),
@@ -252,14 +256,7 @@ fn what_is_to_go_nowhere_is_kept_and_no_link_is_followed() {
     work.write("secret", "ours");
     symlink(work.path("secret"), work.path("out/link")).unwrap();
     symlink(work.path("in"), work.path("out/folder")).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        work.path("out/pipe"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .unwrap();
+    mknodat(CWD, work.path("out/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
     let moved = work.remove(&json!([]));
     assert!(moved.ok, "{:?}", moved.failure);
     let kept = json!({"path": "sub/hello", "bytes": 12, "sha256": HELLO, "cid": CID});
@@ -296,7 +293,44 @@ fn an_output_folder_that_became_a_link_is_not_looked_into() {
     let work = Work::new();
     fs::remove_dir(work.path("out")).unwrap();
     symlink("/etc", work.path("out")).unwrap();
+    let (reason, error) = work.remove(&json!([])).failure;
+    assert_eq!(reason, "bad_input");
+    assert!(error.starts_with("the output folder cannot be read: "), "{error}");
+}
+
+#[test]
+fn more_names_of_one_file_than_a_disk_has_are_the_jobs_own_fault() {
+    let mut tar = tar::Builder::new(GzEncoder::new(vec![], Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(0);
+    tar.append_data(&mut header, "file", io::empty()).unwrap();
+    header.set_entry_type(tar::EntryType::Link);
+    for n in 0..66_000 {
+        tar.append_link(&mut header, format!("{n}"), "file").unwrap();
+    }
+    let archive = STANDARD.encode(tar.into_inner().unwrap().finish().unwrap());
+    let work = Work::new();
+    let links = input(&json!({"Inline": archive}), "", None, Some("TarGz"));
+    let mut charge = work.supply_charge(&json!([links]), "");
+    charge["files_max"] = json!(100_000);
+    let moved = work.run("supply", &charge);
+    // Some disks take any number.
+    assert!(moved.ok || moved.failure.0 == "bad_input", "{:?}", moved.failure);
+}
+
+#[test]
+fn a_path_that_is_longer_than_any_may_be_is_the_jobs_own_fault() {
+    let work = Work::new();
+    let long = "d".repeat(200);
+    // One below the other, as a program does it that goes down into each.
+    let mut folder = File::open(work.path("out")).unwrap();
+    for _ in 0..20 {
+        mkdirat(&folder, &long, Mode::RWXU).unwrap();
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        folder = openat(&folder, &long, flags, Mode::empty()).unwrap().into();
+    }
     let moved = work.remove(&json!([]));
-    assert!(!moved.ok);
-    assert!(moved.failure.1.contains("cannot take the outputs"), "{:?}", moved.failure);
+    let told = "the output folder cannot be read: its path is too long: the most is 64 folders and 3072 bytes";
+    assert_eq!(moved.failure, ("bad_input".into(), told.into()));
 }
