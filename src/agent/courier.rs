@@ -22,23 +22,36 @@ struct Bag {
 
 pub(super) fn run(shared: &Shared, orders: &Receiver<Errand>, events: &Sender<Event>) {
     let mut bag = Bag::default();
+    // Whose progress was acknowledged last: the loop may not have heard of it when it wants the result sent.
+    let mut heard = None;
     while bag.fill(orders) {
         let Some(errand) = bag.next() else { continue };
-        if carry(shared, errand, events).is_err() {
+        if carry(shared, errand, &mut heard, events).is_err() {
             return;
         }
     }
 }
 
-fn carry(shared: &Shared, errand: Errand, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+fn carry(
+    shared: &Shared,
+    errand: Errand,
+    heard: &mut Option<Key>,
+    events: &Sender<Event>,
+) -> Result<(), SendError<Event>> {
     match errand {
         Errand::Ask { key, id } => {
             let answer = shared.backend.job(&id, &asker(shared, &key));
             events.send(Event::Asked { key, answer })
         }
-        Errand::Send { key, first } => send(shared, key, first.as_deref(), events),
+        Errand::Send { key, first } => {
+            let first = first.filter(|_| heard.as_ref() != Some(&key));
+            send(shared, key, first.as_deref(), events)
+        }
         Errand::Progress { key, id, report } => {
             let acknowledged = tell_progress(shared, &id, &report);
+            if acknowledged {
+                *heard = Some(key.clone());
+            }
             events.send(Event::ProgressSent { key, acknowledged })
         }
         // It is nothing to be carried.
@@ -124,6 +137,7 @@ fn send(
     }
     let worker = record.worker.as_ref().unwrap_or(&shared.worker_id);
     crash::point("before-send");
+    let outcome = shared.outward.outcome(outcome);
     let answer = shared.backend.complete(worker, &record.attempt, &record.kind, &outcome);
     crash::point("answered");
     events.send(Event::Sent { key, answer })
@@ -131,7 +145,7 @@ fn send(
 
 /// Progress that fails is no error of the job's: the newest is sent next time.
 fn tell_progress(shared: &Shared, id: &JobId, report: &Report) -> bool {
-    match shared.backend.progress(id, report) {
+    match shared.backend.progress(id, &shared.outward.report(report)) {
         Ok(()) => true,
         Err(error) => {
             log::debug!("progress not sent job={id}: {error}");

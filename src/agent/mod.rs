@@ -30,6 +30,7 @@ mod herald;
 mod limits;
 mod measure;
 mod net;
+mod outward;
 mod owner;
 mod page;
 mod recover;
@@ -68,6 +69,7 @@ use allot::Allotments;
 use board::{Board, Poster};
 use event::Event;
 use hands::Hands;
+use outward::Outward;
 use recover::{record_losses, recover};
 
 /// The loop looks at the clock at least so often: the channel's own timer stands still while the
@@ -117,6 +119,7 @@ struct Shared {
     /// What runs containers, if any.
     engine: Option<Engine>,
     allotments: Allotments,
+    outward: Outward,
 }
 
 impl Shared {
@@ -187,6 +190,7 @@ pub(crate) fn run(
         sandbox: offered.sandbox,
         engine: offered.engine,
         allotments: Allotments::default(),
+        outward: Outward::new(&config.identity.state_dir),
     };
     log::info!(
         "started version={} worker={} backend={} config={}",

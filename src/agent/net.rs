@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use super::event::{Event, Heard};
 use super::gpu_roll::GpuRoll;
+use super::outward::without_paths;
 use super::{GPU_FIRST, Shared};
 use crate::backend::{Beat, BeatReply, Status};
 use crate::job;
@@ -60,7 +61,7 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
                 if roll.call(&gpus) {
                     events.send(Event::MachineChanged).ok();
                 }
-                let gpu_absence = roll.missing();
+                let gpu_absence = roll.missing().as_deref().map(without_paths);
                 let reading = Reading { host: meter.read(), gpus: gpus.usage };
                 let vitals = vitals.read(disk.as_ref());
                 shared.board.note_usage(&reading, &vitals);

@@ -25,7 +25,8 @@ pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, Str
     let result = match read(out) {
         Ok(text) if text.len() as u64 > RESULT_MAX => return Err(told("it is over 8 MiB".into())),
         Ok(text) => serde_json::from_slice(&text)
-            .map_err(|error| told(format!("it is no JSON object ({error})")))?,
+            .map(as_result)
+            .map_err(|error| told(format!("it is not JSON ({error})")))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             printed.ok_or_else(|| "the program ended without a result".to_owned())?
         }
@@ -34,6 +35,14 @@ pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, Str
     match clean(Value::Object(result), DEPTH_MAX) {
         Some(Value::Object(result)) => Ok(result),
         _ => Err(told(format!("it is nested more than {DEPTH_MAX} deep"))),
+    }
+}
+
+/// A result is an object; a text, a number or a list that a program gives for one is told under `value`.
+pub(super) fn as_result(given: Value) -> Object {
+    match given {
+        Value::Object(result) => result,
+        value => Object::from_iter([("value".to_owned(), value)]),
     }
 }
 
@@ -124,12 +133,22 @@ mod tests {
         };
         assert_eq!(taken(br#"{"a":1}"#), Ok(1));
         let problem = |text: &[u8]| taken(text).unwrap_err();
-        assert!(problem(b"[]").contains("it is no JSON object"));
+        assert!(problem(b"{").contains("it is not JSON (EOF while parsing an object"));
         assert!(problem(&vec![b' '; 9 << 20]).contains("it is over 8 MiB"));
         let deep = |n| [b"{\"a\":".as_slice(), &vec![b'['; n], &vec![b']'; n], b"}"].concat();
-        assert!(problem(&deep(10_000)).contains("it is no JSON object"));
+        assert!(problem(&deep(10_000)).contains("it is not JSON (recursion limit exceeded"));
         assert!(problem(&deep(100)).contains("it is nested more than 64 deep"));
         assert_eq!(taken(&deep(60)), Ok(1));
+    }
+
+    #[test]
+    fn a_result_file_that_holds_no_object_is_told_under_value() {
+        let dir = tempfile::tempdir().unwrap();
+        for given in [json!([1, {"a": 2}]), json!("text"), json!(-1.5), json!(true), json!(null)] {
+            std::fs::write(dir.path().join(RESULT), given.to_string()).unwrap();
+            let told = collect(dir.path(), None).map(Value::Object);
+            assert_eq!(told, Ok(json!({"value": given})));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::collect::as_result;
 use crate::process::Stream;
 use crate::text;
 use crate::work::{LogLine, Object, Reason, Stage};
@@ -73,8 +74,8 @@ impl Output {
             }
             return true;
         }
-        if let Some(Value::Object(result)) = message.remove("result") {
-            self.result = Some(result);
+        if let Some(result) = message.remove("result") {
+            self.result = Some(as_result(result));
             return true;
         }
         if let Some(told) = message.get("failure").and_then(told) {
@@ -155,9 +156,28 @@ mod tests {
     }
 
     #[test]
+    fn a_printed_result_is_told_whatever_it_is() {
+        for (given, told) in [
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            (r#""text""#, r#"{"value":"text"}"#),
+            ("4.5", r#"{"value":4.5}"#),
+            ("[1,2]", r#"{"value":[1,2]}"#),
+            ("false", r#"{"value":false}"#),
+            ("null", r#"{"value":null}"#),
+        ] {
+            let output = said(&[&format!(r#"{{"result":{given}}}"#)]);
+            assert_eq!(
+                output.result.map(Value::Object),
+                serde_json::from_str(told).ok(),
+                "{given}"
+            );
+            assert_eq!(output.last, [""; 0], "{given} is no log");
+        }
+    }
+
+    #[test]
     fn whatever_is_not_the_protocol_is_log() {
-        let lines =
-            ["{", "{}", r#"{"progress":"x"}"#, r#"{"progress":101}"#, r#"{"result":1}"#, "hi\0"];
+        let lines = ["{", "{}", r#"{"progress":"x"}"#, r#"{"progress":101}"#, "[1]", "hi\0"];
         let output = said(&lines);
         assert_eq!(output.percent, 0.0);
         assert_eq!(output.last_lines().last().map(String::as_str), Some("hi"));

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::time::Instant;
 
+use rustix::event::{Timespec, poll};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Backend, Home, Reply, Request, endless, keys, short};
+use crate::support::{BOUND, Backend, Home, Reply, Request, endless, keys, short};
 
 const COMPLETE: &str = "POST /api/jobs/job-1/complete";
 const PROGRESS: &str = "POST /api/jobs/job-1/progress";
@@ -60,6 +62,35 @@ fn a_completion_says_what_the_protocol_lists_after_a_first_progress() {
     assert!(body["metrics"]["processingTimeSeconds"].is_number());
     let booked: Vec<Value> = home.ledger().iter().map(|line| line["status"].clone()).collect();
     assert_eq!(booked, ["completed"]);
+}
+
+#[test]
+fn a_report_whose_answer_comes_after_the_jobs_end_is_not_sent_once_more() {
+    let (home, backend) = (Home::new(), Backend::start());
+    backend.offer(&[short("job-1")]);
+    let jobs = home.path("state/jobs");
+    backend.answer(PROGRESS, move |_| {
+        wait_until_recorded(&jobs);
+        None
+    });
+    let mut worker = home.worker(&backend.url(), ONCE);
+    assert_eq!(worker.wait(), 0);
+    assert_eq!((backend.requests(PROGRESS).len(), backend.requests(COMPLETE).len()), (1, 1));
+}
+
+/// Waits until the outcome of the one job is on disk.
+fn wait_until_recorded(jobs: &str) {
+    let deadline = Instant::now() + BOUND;
+    let is_there = || {
+        let jobs = fs::read_dir(jobs).into_iter().flatten().flatten();
+        let mut records =
+            jobs.map(|job| fs::read_to_string(job.path().join("record.json")).unwrap_or_default());
+        records.any(|record| record.contains(r#""outcome""#))
+    };
+    while !is_there() {
+        assert!(Instant::now() < deadline, "waited in vain for an outcome");
+        poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 })).unwrap();
+    }
 }
 
 #[test]

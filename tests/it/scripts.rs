@@ -27,6 +27,17 @@ fn a_script_runs_with_its_arguments_and_variables_and_its_result_is_told() {
 }
 
 #[test]
+fn a_result_that_is_no_object_is_told_under_value() {
+    let host = Host::start(&[]);
+    for given in [json!("text"), json!(4.5), json!([1, {"a": 2}])] {
+        let line = json!({"result": given}).to_string();
+        for text in [format!("echo '{line}'"), format!("echo '{given}' > result.json")] {
+            assert_eq!(host.result(&script("bash", &text))["value"], given, "{text}");
+        }
+    }
+}
+
+#[test]
 fn the_job_of_the_real_backend_runs() {
     let host = Host::start(&[]);
     let job = json!({"jobType": "custom_script", "modelType": "custom", "framework": "pytorch",
@@ -176,6 +187,20 @@ fn a_script_from_elsewhere_reads_its_inputs_and_what_it_leaves_is_kept() {
     let kept = host.home.path(&format!("state/artefacts/{}", made["cid"].as_str().unwrap()));
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "HELLO!");
     assert_eq!(result["artefacts"].as_array().unwrap().len(), 1, "{result:#}");
+}
+
+#[test]
+fn outputs_of_the_same_content_are_one_file_in_the_store_and_no_trouble() {
+    let host = Host::start(&[]);
+    for round in 1..=2 {
+        let result = host.result(&script("bash", "mkdir d; echo same | tee a b d/c >/dev/null"));
+        let told = result["artefacts"].as_array().unwrap().iter();
+        let told: Vec<_> = told.map(|one| (one["path"].clone(), one["cid"].clone())).collect();
+        let cid = &told[0].1;
+        assert_eq!(told, ["a", "b", "d/c"].map(|path| (json!(path), cid.clone())), "round {round}");
+        let kept = std::fs::read_dir(host.home.path("state/artefacts")).unwrap();
+        assert_eq!(kept.count(), 1);
+    }
 }
 
 #[test]

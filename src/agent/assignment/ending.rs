@@ -1,10 +1,12 @@
 //! What becomes of a job when its programs are done.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::Assignment;
+use crate::cid::Cid;
 use crate::clock;
 use crate::job;
 use crate::runner;
@@ -50,9 +52,11 @@ impl Assignment<'_> {
         let internal = |error| Failure::of_worker(Reason::Internal, Stage::Outputs, error);
         let removed = job::take_answer(work).map_err(internal)?;
         let kept = removed.artefacts.iter().filter(|artefact| artefact.upload.is_none());
-        for artefact in kept {
-            let path = job::kept_dir(work).join(artefact.cid.to_string());
-            let taken = store.take_artefact(&path, &artefact.cid, clock::wall());
+        // Outputs of the same content have one address, and are one file.
+        let kept: BTreeSet<&Cid> = kept.map(|artefact| &artefact.cid).collect();
+        for cid in kept {
+            let path = job::kept_dir(work).join(cid.to_string());
+            let taken = store.take_artefact(&path, cid, clock::wall());
             taken.map_err(|error| internal(error.to_string()))?;
         }
         let printed = printed.or_else(|| Some(Object::new()));

@@ -12,6 +12,7 @@ use super::program::{GRACE, author};
 use crate::agent::allot::Allotment;
 use crate::agent::event::Event;
 use crate::agent::limits;
+use crate::agent::outward::without_paths;
 use crate::cid::Cid;
 use crate::job::{
     self, Charge, Costs, Disk, Limits, Missing, Network, Removal, Run, Span, Supply, Watch,
@@ -21,7 +22,7 @@ use crate::reading::{GpuSpecs, GpuUsage, Reading};
 use crate::runner::Running;
 use crate::store::{JobLog, replace};
 use crate::work::{
-    Blame, Code, ContainerHandle, Ending, Failure, Job, Object, Outcome, Reason, Report, Stage,
+    Blame, ContainerHandle, Ending, Failure, Job, LogLine, Object, Outcome, Reason, Report, Stage,
     Task, Transfer,
 };
 use crate::{clock, crash};
@@ -34,9 +35,6 @@ const WHOLE: Span = Span { from: 0.0, to: 100.0 };
 
 /// The memory of a child that moves files: it needs no tenth of it, but an archive may want more.
 const MOVING: u64 = 512 << 20;
-
-/// What the looking through and hashing of outputs gets at least, which is no work of the job's.
-const LOOKING_THROUGH: Duration = Duration::from_secs(300);
 
 /// What a job has come to on its way.
 pub(super) struct Trip<'a> {
@@ -147,13 +145,7 @@ impl<'a> Assignment<'a> {
     }
 
     fn supply(&self, job: &Job, transfer: &Transfer) -> Supply {
-        let code = match &job.task {
-            Task::Script(script) => match &script.code {
-                Code::Url(url) => Some(url.clone()),
-                Code::Text(_) => None,
-            },
-            _ => None,
-        };
+        let code = job.task.code_url().map(str::to_owned);
         let artefacts = self.shared.store.artefacts();
         Supply::new(transfer.inputs.clone(), code, self.network(), artefacts)
     }
@@ -225,10 +217,9 @@ impl<'a> Assignment<'a> {
         };
         let given = &self.shared.config().jobs.limits;
         let memory = limits::memory(&job.task, given);
-        let (time, memory, author) = match stage {
-            Stage::Run => (time, memory, author(&job.task)),
-            Stage::Inputs => (time, MOVING, Blame::Worker),
-            Stage::Outputs => (time.max(LOOKING_THROUGH), MOVING, Blame::Worker),
+        let (memory, author) = match stage {
+            Stage::Run => (memory, author(&job.task)),
+            Stage::Inputs | Stage::Outputs => (MOVING, Blame::Worker),
         };
         let span = match (&job.transfer, stage) {
             (None, _) => WHOLE,
@@ -284,9 +275,11 @@ impl<'a> Assignment<'a> {
         let mut report = |report: Report| {
             // Whoever looks on sees what it printed as late as how far it is.
             log.borrow_mut().flush();
-            let operation = doing.map_or(report.operation, str::to_owned);
-            let report = Box::new(Report { operation, ..report });
-            self.tell(Event::Progress { key: self.key.clone(), report });
+            let report = match doing {
+                None => report,
+                Some(doing) => of_an_engine(report, doing),
+            };
+            self.tell(Event::Progress { key: self.key.clone(), report: Box::new(report) });
         };
         let mut watch = Watch {
             orders: &self.orders,
@@ -318,6 +311,13 @@ impl<'a> Assignment<'a> {
             Missing::Failed(error) => staging(&error),
         })
     }
+}
+
+/// What a program of this machine prints that does this for a job.
+fn of_an_engine(report: Report, doing: &str) -> Report {
+    let cut = |line: LogLine| LogLine { text: without_paths(&line.text), ..line };
+    let lines = report.lines.into_iter().map(cut).collect();
+    Report { operation: doing.to_owned(), lines, ..report }
 }
 
 /// By what a GPU is known wherever it sits, or else by its place.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -225,11 +226,23 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         // A lock poisoned by a failed test must not hide that test's own words.
-        if let Ok(mut desk) = self.shared.desk.lock() {
+        let seen = self.shared.desk.lock().map(|mut desk| {
             desk.stopping = true;
-        }
+            mem::take(&mut desk.seen)
+        });
         TcpStream::connect(self.addr).ok();
+        if !thread::panicking() {
+            seen.iter().flatten().for_each(assert_names_no_path_of_ours);
+        }
     }
+}
+
+/// Whatever goes wrong in whatever test, the backend is not told where the worker keeps its files.
+fn assert_names_no_path_of_ours(request: &Request) {
+    let body = request.body.to_string();
+    let ours = ["/state/jobs", "/state/artefacts", "/state/trash", "/state/logs"];
+    let named = ours.into_iter().find(|path| body.contains(path));
+    assert_eq!(named, None, "{}: {body}", request.call);
 }
 
 /// The jobs whose completion has not come.
