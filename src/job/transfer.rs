@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cid::Cid;
+use crate::crash;
 use crate::work::{Input, Output};
 
 /// What is laid out at most, downloaded or unpacked, and in how many files.
@@ -66,7 +67,7 @@ impl Supply {
             code,
             network,
             artefacts,
-            hugging_face: HUGGING_FACE.into(),
+            hugging_face: crash::hugging_face().unwrap_or_else(|| HUGGING_FACE.into()),
             bytes_max: INPUT_BYTES,
             unpacked_max: UNPACKED_BYTES,
             files_max: INPUT_FILES,

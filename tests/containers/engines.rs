@@ -40,9 +40,8 @@ impl Place {
     }
 
     /// One that runs no containers unless told to.
-    #[expect(clippy::disallowed_methods, reason = "the surrounding says where the engines are")]
     pub(crate) fn worker_with(&self, args: &[&str]) -> Program {
-        let env = ENV.map(|name| (name, std::env::var(name).unwrap_or_default()));
+        let env = environment();
         let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
         self.home.worker_with(&self.backend.url(), args, &env)
     }
@@ -76,6 +75,11 @@ impl Place {
             assert!(!work.exists(), "{}", work.display());
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the surrounding says where the engines are")]
+pub(crate) fn environment() -> [(&'static str, String); 5] {
+    ENV.map(|name| (name, std::env::var(name).unwrap_or_default()))
 }
 
 /// Runs the test with both engines.

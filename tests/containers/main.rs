@@ -5,6 +5,7 @@
 
 mod adopting;
 mod engines;
+mod fields;
 mod horde;
 mod inside;
 mod lives;

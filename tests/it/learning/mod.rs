@@ -100,20 +100,20 @@ fn images(count: usize) -> (Vec<Vec<f64>>, Vec<String>) {
 }
 
 /// The file of the first artefact that a result names.
-fn artefact(home: &Home, result: &Value) -> Vec<u8> {
+pub(crate) fn artefact(home: &Home, result: &Value) -> Vec<u8> {
     let cid = result["artefacts"][0]["cid"].as_str().unwrap();
     std::fs::read(home.path(&format!("state/artefacts/{cid}"))).unwrap()
 }
 
 /// The header of a safetensors file, and the numbers behind it.
-fn opened(model: &[u8]) -> (Value, &[u8]) {
+pub(crate) fn opened(model: &[u8]) -> (Value, &[u8]) {
     let (length, rest) = model.split_first_chunk().unwrap();
     let (header, numbers) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
     (serde_json::from_slice(header).unwrap(), numbers)
 }
 
 /// The bytes of one tensor of a model.
-fn tensor<'a>(model: &'a [u8], name: &str) -> &'a [u8] {
+pub(crate) fn tensor<'a>(model: &'a [u8], name: &str) -> &'a [u8] {
     let (header, numbers) = opened(model);
     let at = |end: usize| {
         let at = header[name]["data_offsets"][end].as_u64();

@@ -33,6 +33,14 @@ impl Host {
         Self::start_by(more, Home::worker)
     }
 
+    /// A worker of these arguments alone, in this environment.
+    pub(crate) fn of(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (home, backend) = (Home::new(), Backend::start());
+        let worker = home.worker_with(&backend.url(), args, env);
+        worker.wait_log("registered");
+        Self { home, backend, worker, next: Cell::new(1) }
+    }
+
     /// The same of an ordinary user, whoever runs the tests.
     pub(crate) fn start_as_user(more: &[&str]) -> Self {
         let is_root = rustix::process::geteuid().is_root();

@@ -26,7 +26,7 @@ pub(crate) use host::{Host, SCRIPTS, USER, script};
 pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, WORKER, run};
-pub(crate) use storage::Storage;
+pub(crate) use storage::{Storage, Stored};
 
 /// How long anything may take before a test gives it up. Never how long anything should take.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

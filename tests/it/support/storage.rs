@@ -1,7 +1,7 @@
-//! A storage server: files by their paths, parts of them where asked, and uploads; over HTTP or HTTPS. What
-//! is to go wrong is said by the path's rule.
+//! A storage server: files by their paths, parts of them where asked, and uploads by PUT and by forms, as
+//! presigned addresses take them; over HTTP or HTTPS. What is to go wrong is said by the path's rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,48 @@ pub(crate) struct Stored {
     pub(crate) body: Vec<u8>,
 }
 
+impl Stored {
+    /// The fields of a form by their names, in the order in which they came.
+    pub(crate) fn form(&self) -> Vec<(String, Vec<u8>)> {
+        let boundary = self.head.split("boundary=").nth(1).and_then(|rest| rest.lines().next());
+        let Some(boundary) = boundary else { return vec![] };
+        let mut parts = vec![];
+        for part in split(&self.body, format!("--{boundary}").as_bytes()) {
+            let mut halves = split(part, b"\r\n\r\n");
+            let (Some(head), Some(content)) = (halves.next(), halves.next()) else { continue };
+            let head = String::from_utf8_lossy(head);
+            let name = head.split("name=\"").nth(1).and_then(|rest| rest.split('"').next());
+            let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+            parts.push((name.unwrap_or_default().to_owned(), content.to_vec()));
+        }
+        parts
+    }
+}
+
+fn split<'a>(mut text: &'a [u8], by: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let at = text.windows(by.len()).position(|window| window == by);
+        ended = at.is_none();
+        let part = &text[..at.unwrap_or(text.len())];
+        text = at.map_or(&[], |at| &text[at + by.len()..]);
+        Some(part)
+    })
+}
+
+/// What presigned addresses have behind their `?`.
+const SIGNATURE: &str = "X-Amz-Expires=600&X-Amz-Signature=hidden";
+
 #[derive(Debug, Default)]
 struct Shelf {
     files: BTreeMap<String, Vec<u8>>,
+    /// Paths that are not served without a signature.
+    signed: BTreeSet<String>,
+    /// Paths that are never answered.
+    stalled: BTreeSet<String>,
     /// So many requests for this path end in the middle of the answer, or are refused.
     faults: BTreeMap<String, usize>,
     seen: Vec<Stored>,
@@ -64,13 +103,15 @@ impl Storage {
         let served = storage.clone();
         let accept = move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                match &tls {
+                let (served, tls) = (served.clone(), tls.clone());
+                let answer = move || match tls {
                     None => served.answer(stream),
                     Some(config) => {
-                        let session = ServerConnection::new(Arc::clone(config)).unwrap();
+                        let session = ServerConnection::new(config).unwrap();
                         served.answer(StreamOwned::new(session, stream));
                     }
-                }
+                };
+                thread::Builder::new().name("stored".into()).spawn(answer).unwrap();
             }
         };
         thread::Builder::new().name("storage".into()).spawn(accept).unwrap();
@@ -80,6 +121,24 @@ impl Storage {
     pub(crate) fn put(&self, path: &str, content: &[u8]) -> String {
         self.with(|shelf| shelf.files.insert(path.to_owned(), content.to_vec()));
         format!("{}{path}", self.url)
+    }
+
+    /// An address that is good for this path alone, of a file or for an upload.
+    pub(crate) fn presigned(&self, path: &str) -> String {
+        self.with(|shelf| shelf.signed.insert(path.to_owned()));
+        format!("{}{path}?{SIGNATURE}", self.url)
+    }
+
+    /// Requests for this path are read, and no more.
+    pub(crate) fn stall(&self, path: &str) -> String {
+        self.with(|shelf| shelf.stalled.insert(path.to_owned()));
+        format!("{}{path}", self.url)
+    }
+
+    /// The requests for this path, oldest first.
+    pub(crate) fn asked(&self, path: &str) -> Vec<Stored> {
+        let is_for = |stored: &Stored| stored.call.split([' ', '?']).nth(1) == Some(path);
+        self.seen().into_iter().filter(is_for).collect()
     }
 
     /// The next requests for this path fail.
@@ -112,13 +171,24 @@ impl Storage {
         }
         let path = call.split([' ', '?']).nth(1).unwrap_or_default().to_owned();
         let is_get = call.starts_with("GET");
-        let (file, fails) = self.with(|shelf| {
+        let is_signed = call.contains(SIGNATURE);
+        let (file, fails, is_refused, is_stalled) = self.with(|shelf| {
             shelf.seen.push(Stored { call, head: head.clone(), body });
             let left = shelf.faults.get_mut(&path).filter(|left| **left > 0);
             let fails = left.map(|left| *left -= 1).is_some();
-            (shelf.files.get(&path).cloned(), fails)
+            let is_refused = shelf.signed.contains(&path) && !is_signed;
+            let is_stalled = shelf.stalled.contains(&path);
+            (shelf.files.get(&path).cloned(), fails, is_refused, is_stalled)
         });
+        if is_stalled {
+            // Until whoever asks has heard enough.
+            stream.read_exact(&mut [0]).ok();
+            return;
+        }
         let answer = match (is_get, file) {
+            (_, _) if is_refused => {
+                b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
+            }
             (true, Some(file)) => part(&file, &head, fails),
             (true, None) => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
             (false, _) if fails => {
