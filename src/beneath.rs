@@ -4,6 +4,8 @@
 //! Every name of a path is opened by itself, from the folder before it, and no link is followed. That
 //! needs no kernel newer than ours may be, as `openat2` would.
 
+mod amount;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -16,6 +18,8 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
+
+pub(crate) use amount::Amount;
 
 /// For folders: everybody in the sandbox may read, whoever the program runs as there; outside of it the
 /// job's own folder keeps them out.

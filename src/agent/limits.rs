@@ -10,6 +10,9 @@ use crate::work::{Job, Share, Task};
 /// Processes and threads of one job that are not counted together with others of the same user.
 const PROCESSES: u64 = 1024;
 
+/// The least disk that a job gets.
+const DISK_MIN: u64 = 1 << 20;
+
 /// In bytes, of all its processes.
 pub(super) fn memory(task: &Task, limits: &Limits) -> u64 {
     let given = given_memory(limits);
@@ -30,6 +33,13 @@ fn most_of(machine: u64) -> u64 {
     }
 }
 
+/// In bytes, of a job that has some in its folder already: no more than is free beyond what is to stay free.
+/// Of a machine that has nothing to give, a little, with which no program is lost without a word.
+pub(super) fn disk(limits: &Limits, has: u64, free: u64, least: u64) -> u64 {
+    let room = has.saturating_add(free.saturating_sub(least));
+    limits.disk.min(room.max(DISK_MIN))
+}
+
 /// Processors, if not all.
 pub(super) fn cpus(task: &Task, limits: &Limits) -> Option<f64> {
     let given = limits.cpus.map(f64::from);
@@ -47,7 +57,7 @@ fn share(task: &Task) -> Option<&Share> {
 
 /// What holds where neither a control group does nor the watch, which looks once a second, and after
 /// the agent's end.
-pub(super) fn bounds(job: &Job, limits: &Limits, grace: Duration) -> Bounds {
+pub(super) fn bounds(job: &Job, limits: &Limits, disk: u64, grace: Duration) -> Bounds {
     // Of each process; of all of them together the watch does it.
     let seconds = (job.time_limit + grace).as_secs().saturating_mul(machine::threads() as u64);
     let mut bounds = vec![
@@ -56,7 +66,7 @@ pub(super) fn bounds(job: &Job, limits: &Limits, grace: Duration) -> Bounds {
         (Bound::Nice, 10),
         (Bound::OomScore, 500),
         (Bound::Cpu, seconds),
-        (Bound::FileSize, limits.disk),
+        (Bound::FileSize, disk),
         (Bound::Core, 0),
         (Bound::Files, 4096),
     ];
@@ -92,6 +102,17 @@ mod tests {
         for (asked, given) in [(None, 2.0), (Some(0.5), 0.5), (Some(64.0), 2.0)] {
             let task = script(Share { memory: None, cpus: asked });
             assert_eq!(cpus(&task, &limits), Some(given), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_gets_no_more_disk_than_there_is_above_what_stays_free() {
+        let limits = Limits { memory: None, cpus: None, disk: 20 << 20, time: Duration::ZERO };
+        for (has, free, least, given) in
+            [(0, 100, 10, 20), (0, 25, 10, 15), (3, 25, 10, 18), (0, 25, 0, 20), (0, 5, 10, 1)]
+        {
+            let [has, free, least] = [has, free, least].map(|mib| mib << 20);
+            assert_eq!(disk(&limits, has, free, least), given << 20, "{has} {free} {least}");
         }
     }
 

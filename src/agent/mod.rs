@@ -58,7 +58,7 @@ use crate::clock;
 use crate::config::{Config, Problems};
 use crate::exit::Exit;
 use crate::ipfs;
-use crate::job::Terms;
+use crate::job::{Room, Terms};
 use crate::machine::{self, GpuWatch, Gpus};
 use crate::notify::Notify;
 use crate::process::{Groups, Sandbox};
@@ -120,6 +120,8 @@ struct Shared {
     engine: Option<Engine>,
     allotments: Allotments,
     outward: Outward,
+    /// The disk that jobs write to.
+    room: Arc<Room>,
 }
 
 impl Shared {
@@ -191,6 +193,7 @@ pub(crate) fn run(
         engine: offered.engine,
         allotments: Allotments::default(),
         outward: Outward::new(&config.identity.state_dir),
+        room: Arc::default(),
     };
     log::info!(
         "started version={} worker={} backend={} config={}",

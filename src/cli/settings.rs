@@ -114,7 +114,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Work,
         "min-free",
         "SIZE",
-        "Take no job while less is free on the disk of the state directory [default: 1GiB]",
+        "Keep so much free on the disk of the state directory: take no job while less is, end a script or container that would take it [default: 1GiB]",
     ),
     setting(
         Work,

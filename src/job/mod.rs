@@ -12,7 +12,7 @@ mod stage;
 mod transfer;
 
 pub(crate) use collect::{RESULT, collect, keep_artefacts, left_nothing};
-pub(crate) use disk::Disk;
+pub(crate) use disk::{Disk, Room, held};
 pub(crate) use parse::{Offer, Terms, parse};
 pub(crate) use run::{Costs, Limits, Run, Span, Watch, final_metrics, metrics, watch};
 pub(crate) use stage::{Charge, Missing, identity, read_charge, stage};

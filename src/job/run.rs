@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::disk::{DEPTH_MAX, Disk, ENTRIES_MAX, Meter};
+use super::disk::{DEPTH_MAX, Disk, ENTRIES_MAX, Excess, Meter, Shortage};
 use super::output::Output;
 use crate::backend::wire;
 use crate::clock;
@@ -31,7 +31,7 @@ pub(crate) struct Limits {
     pub(crate) time: Duration,
     /// Of all its processes, in bytes.
     pub(crate) memory: u64,
-    /// Of a folder that it may write to.
+    /// What it may take of the disk.
     pub(crate) disk: Option<Disk>,
     pub(crate) report_every: Duration,
     /// Between TERM and KILL, and between KILL and giving up.
@@ -73,7 +73,7 @@ pub(crate) enum Run {
 enum Why {
     TimedOut,
     OutOfMemory,
-    OutOfDisk,
+    OutOfDisk(Excess),
     Ordered(Order),
     AgentGone,
 }
@@ -130,7 +130,7 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
     let is_old = begun > started + LOOK_EVERY;
     let mut next_report = if is_old { begun + LOOK_EVERY } else { begun };
     let mut next_look = begun;
-    let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, begun + LOOK_EVERY));
+    let mut disk = watch.limits.disk.clone().map(|disk| Meter::new(disk, begun));
     let killed_before = kills_for_memory();
     if let Err(error) = child.release() {
         // Nobody looks after it any more.
@@ -147,10 +147,10 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
             {
                 step(&mut ladder, &child, &watch.limits, Some(Why::OutOfMemory));
             }
-            if disk.as_mut().is_some_and(|disk| disk.is_over(&child, now)) {
-                step(&mut ladder, &child, &watch.limits, Some(Why::OutOfDisk));
-            }
             next_look = now + LOOK_EVERY;
+        }
+        if let Some(excess) = disk.as_mut().and_then(|disk| disk.look(&child, now)) {
+            step(&mut ladder, &child, &watch.limits, Some(Why::OutOfDisk(excess)));
         }
         if now >= next_report {
             watch.tell(&mut output, &mut costs, now);
@@ -159,11 +159,12 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
         let Some(deadline) = climb(&mut ladder, &child, &watch.limits, started, now) else {
             break true;
         };
-        let at_most = deadline.min(next_report).min(next_look).saturating_sub(now);
+        let next_look_at_disk = disk.as_ref().map_or(next_look, Meter::look_at);
+        let next = deadline.min(next_report).min(next_look).min(next_look_at_disk);
         // A pipe whose other end is gone would wake us over and over.
         let orders = Some(watch.orders).filter(|_| ladder.why() != Some(Why::AgentGone));
         let mut sink = |stream, line: &str| watch.hear(&mut output, stream, line);
-        match child.wait(at_most, orders, &mut sink) {
+        match child.wait(next.saturating_sub(now), orders, &mut sink) {
             Err(error) => {
                 child.give_up();
                 return Err(error);
@@ -190,7 +191,9 @@ pub(crate) fn watch(mut child: Running, watch: &mut Watch<'_>) -> io::Result<(Ru
     let ended = child.finish(&mut |stream, line| watch.hear(&mut output, stream, line))?;
     // `None` where the kernel does not count, before and after.
     let kernel_killed = kills_for_memory() > killed_before;
-    let end = End { ended, why, kernel_killed };
+    let is_short = why == Some(Why::OutOfDisk(Excess::TheRoom));
+    let shortage = disk.filter(|_| is_short).map(|disk| disk.shortage());
+    let end = End { ended, why, kernel_killed, shortage };
     Ok((verdict(&end, &watch.limits, output), costs))
 }
 
@@ -270,7 +273,7 @@ fn step(ladder: &mut Ladder, child: &Running, limits: &Limits, why: Option<Why>)
     let now = clock::since_boot();
     match (*ladder, why) {
         // Without a grace, in which it would take yet more.
-        (Ladder::Up, Why::AgentGone | Why::OutOfMemory | Why::OutOfDisk) => {
+        (Ladder::Up, Why::AgentGone | Why::OutOfMemory | Why::OutOfDisk(_)) => {
             child.kill();
             *ladder = Ladder::Killed { why, give_up_at: now + limits.grace };
         }
@@ -284,7 +287,7 @@ fn step(ladder: &mut Ladder, child: &Running, limits: &Limits, why: Option<Why>)
         (Ladder::Termed { .. }, Why::AgentGone) => {
             *ladder = Ladder::Termed { why, kill_at: now };
         }
-        (Ladder::Termed { why, .. }, Why::OutOfMemory | Why::OutOfDisk) => {
+        (Ladder::Termed { why, .. }, Why::OutOfMemory | Why::OutOfDisk(_)) => {
             *ladder = Ladder::Termed { why, kill_at: now };
         }
         (Ladder::Killed { give_up_at, .. }, Why::AgentGone) => {
@@ -300,10 +303,12 @@ struct End {
     why: Option<Why>,
     /// It, or another program of the machine, for lack of memory.
     kernel_killed: bool,
+    /// Where it was stopped for that.
+    shortage: Option<Shortage>,
 }
 
 fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
-    let End { ended: Ended { status, ran_out, not_started }, why, kernel_killed } = end;
+    let End { ended: Ended { status, ran_out, not_started }, why, kernel_killed, shortage } = end;
     let (status, kernel_killed) = (*status, *kernel_killed);
     let too_much = || {
         let error = format!("killed: memory limit of {} MiB", limits.memory >> 20);
@@ -323,8 +328,11 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         }
         Some(Why::OutOfMemory) => too_much(),
         None if let Some(not) = not_started => (Reason::StartFailed, not.blame, not.error.clone()),
-        Some(Why::OutOfDisk) => {
-            let most = limits.disk.as_ref().map_or(0, |disk| disk.most >> 20);
+        Some(Why::OutOfDisk(_)) if let Some(short) = shortage => {
+            (Reason::KilledSignal, short.blame, short.error.clone())
+        }
+        Some(Why::OutOfDisk(_)) => {
+            let most = limits.disk.as_ref().and_then(|disk| disk.most).unwrap_or_default() >> 20;
             let error = format!(
                 "killed: disk limit of {most} MiB, {ENTRIES_MAX} files, {DEPTH_MAX} folders deep"
             );

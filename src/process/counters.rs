@@ -1,11 +1,12 @@
 //! What the kernel counts of a control group, ours or an engine's. Whatever differs between the two versions
 //! has names of its own: a file that is not there belongs to the other version.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::proc::Usage;
+use super::proc::{self, Usage};
 use crate::cgroup::{Hierarchies, V2, line_of};
 
 /// Where the counters of a container are, and what limits it.
@@ -50,6 +51,17 @@ impl Counters {
             peak_memory_mb: peak.map(|bytes| bytes as f64 / f64::from(1 << 20)),
             memory: self.number("memory.current").or_else(now).unwrap_or(0),
         }
+    }
+
+    /// The processes in it.
+    pub(super) fn processes(&self) -> BTreeSet<u32> {
+        let text = self.text("cgroup.procs").unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Bytes of the files on a disk that they have open and that are in no folder any more.
+    pub(crate) fn unlinked(&self, device: u64) -> u64 {
+        proc::unlinked(self.processes(), device)
     }
 
     /// Whether the kernel has killed in it because of its own limit, and not for lack of memory

@@ -324,16 +324,11 @@ impl Group {
 
     fn processes(&self) -> Vec<(u32, Stat)> {
         let stat = |pid| Some((pid, proc::stat(to_pid(pid)?).ok()?));
-        let mut found: Vec<_> = self.listed().into_iter().filter_map(stat).collect();
+        let mut found: Vec<_> = self.counters.processes().into_iter().filter_map(stat).collect();
         // One that ended meanwhile may have left its number to another process.
-        let still = self.listed();
+        let still = self.counters.processes();
         found.retain(|(pid, stat)| still.contains(pid) && !stat.is_zombie);
         found
-    }
-
-    fn listed(&self) -> BTreeSet<u32> {
-        let text = self.counters.text("cgroup.procs").unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Removes the folders, as soon as the kernel has done with what was in them.
@@ -356,7 +351,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if !self.listed().is_empty() {
+        if !self.counters.processes().is_empty() {
             self.end(ENDED_WITHIN);
         }
         self.remove();

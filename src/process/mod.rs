@@ -15,7 +15,6 @@ mod proc;
 mod sandbox;
 mod seccomp;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -270,11 +269,10 @@ impl Child {
 
     /// Bytes of the files on a disk that it has open and that are in no folder any more.
     pub(crate) fn unlinked(&self, device: u64) -> u64 {
-        let files = self.family.pids().into_iter().flat_map(proc::unlinked_files);
-        let theirs = files.filter(|file| file.device == device);
-        // One that many have open is there once.
-        let sizes: BTreeMap<u64, u64> = theirs.map(|file| (file.inode, file.bytes)).collect();
-        sizes.values().sum()
+        match &self.group {
+            Some(group) => group.counters.unlinked(device),
+            None => proc::unlinked(self.family.pids(), device),
+        }
     }
 
     /// Whether the kernel has killed some of it, or all, at its control group's limit.

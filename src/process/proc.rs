@@ -15,6 +15,9 @@ pub(crate) const TICKS: u32 = 100;
 /// So many generations are looked at.
 const GENERATIONS: usize = 64;
 
+/// So many open files of a program are looked at, each of which takes a call.
+const OPEN_MAX: usize = 100_000;
+
 /// What a program has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Usage {
@@ -65,27 +68,17 @@ pub(super) fn all() -> BTreeMap<u32, Stat> {
     pids.filter_map(|pid| Some((pid, stat(to_pid(pid)?).ok()?))).collect()
 }
 
-/// A file that is in no folder.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Unlinked {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    /// On the disk.
-    pub(super) bytes: u64,
-}
-
-/// Those that a process has open.
-pub(super) fn unlinked_files(pid: u32) -> Vec<Unlinked> {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+/// Bytes of the files on a disk that these processes have open and that are in no folder any more.
+pub(super) fn unlinked(pids: impl IntoIterator<Item = u32>, device: u64) -> u64 {
+    let open = |pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     // Of the file and not of the link to it.
+    let open = pids.into_iter().flat_map(open).take(OPEN_MAX);
     let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
-    let unlinked = files.filter(|file| file.is_file() && file.nlink() == 0);
-    let found = |file: fs::Metadata| Unlinked {
-        device: file.dev(),
-        inode: file.ino(),
-        bytes: file.blocks() * 512,
-    };
-    unlinked.map(found).collect()
+    let unlinked = files.filter(|file| file.is_file() && file.nlink() == 0 && file.dev() == device);
+    // One that many have open is there once.
+    let sizes: BTreeMap<u64, u64> =
+        unlinked.map(|file| (file.ino(), file.blocks() * 512)).collect();
+    sizes.values().sum()
 }
 
 /// How many threads the processes of a user have.

@@ -99,12 +99,11 @@ impl Running {
         }
     }
 
-    /// Bytes of the files on a disk that it has open and that are in no folder any more; of a container
-    /// they are not known.
+    /// Bytes of the files on a disk that it has open and that are in no folder any more.
     pub(crate) fn unlinked(&self, device: u64) -> u64 {
         match self {
             Self::Process(child) => child.unlinked(device),
-            Self::Container(_) => 0,
+            Self::Container(container) => container.unlinked(device),
         }
     }
 

@@ -1,1 +1,164 @@
-//! Scripts that want more disk than they may have.
+//! Scripts that want more disk than they may have, and hide what they have of it.
+
+use serde_json::{Value, json};
+
+use super::reason;
+use crate::support::{Disk, Host, script};
+
+/// Writes 640 MiB, and says so if it can; what `write` does with the next file, or to it, is each attack's
+/// own. It goes on slowly enough that what it has can be seen before it has all.
+const FLOOD: &str = "
+import array, mmap, os, socket, time
+block = b'x' * (1 << 20)
+def flood(write, count=640):
+    for n in range(count):
+        write(n)
+        time.sleep(0.01)
+    time.sleep(1000)
+def put(file):
+    os.write(file, block)
+def create(n):
+    return os.open(str(n), os.O_RDWR | os.O_CREAT)
+def made(n):
+    file = create(n)
+    put(file)
+    return file
+";
+
+const PLAIN: &str = "
+flood(lambda n: os.close(made(n)))
+";
+
+/// Whose path is longer than the kernel takes.
+const BEHIND_A_LONG_PATH: &str = "
+for _ in range(30):
+    os.mkdir('d' * 200)
+    os.chdir('d' * 200)
+flood(lambda n: os.close(made(n)))
+";
+
+const IN_A_LOCKED_FOLDER: &str = "
+os.mkdir('a')
+os.mkdir('a/b')
+files = [create(f'a/b/{n}') for n in range(640)]
+os.chmod('a/b', 0)
+os.chmod('a', 0o400)
+flood(lambda n: put(files[n]))
+";
+
+const IN_FILES_WITHOUT_A_NAME: &str = "
+held = []
+def write(n):
+    held.append(made(n))
+    os.unlink(str(n))
+flood(write)
+";
+
+/// Neither open nor in any folder.
+const IN_MAPPED_FILES: &str = "
+held = []
+def write(n):
+    file = made(n)
+    held.append(mmap.mmap(file, 1 << 20))
+    os.close(file)
+    os.unlink(str(n))
+flood(write)
+";
+
+/// On their way through a socket.
+const IN_FLIGHT: &str = "
+near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+near.setblocking(False)
+ends = []
+def write(n):
+    global near, far
+    file = made(n)
+    os.unlink(str(n))
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [file]))]
+    try:
+        near.sendmsg([b'x'], rights)
+    except BlockingIOError:
+        ends.append((near, far))
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        near.setblocking(False)
+        near.sendmsg([b'x'], rights)
+    os.close(file)
+flood(write)
+";
+
+/// A quarter of a million names of four files.
+const MANY_NAMES: &str = "
+for n in range(4):
+    os.close(create(f'f{n}'))
+    for m in range(62500):
+        os.link(f'f{n}', f'{n}-{m}')
+time.sleep(1000)
+";
+
+const DEEP: &str = "
+for _ in range(200000):
+    os.mkdir('d')
+    os.chdir('d')
+time.sleep(1000)
+";
+
+fn attack(text: &str) -> Value {
+    let mut job = script("python3", &[FLOOD, text].concat());
+    job["timeoutSeconds"] = json!(50);
+    job
+}
+
+#[track_caller]
+fn is_killed(host: &Host, text: &str, told: &str) {
+    let failed = host.run(&attack(text));
+    let error = failed["error"].as_str().unwrap_or_default();
+    assert!(error.starts_with(told), "{text}: {failed:#}");
+    let details = [reason(&failed), failed["errorDetails"]["blame"].as_str().unwrap()];
+    assert_eq!(details, ["killed_signal", "job"], "{text}");
+}
+
+const OVER: &str = "killed: disk limit of 50 MiB, 200000 files, 128 folders deep";
+const LOW: &str = "killed: the worker's disk ran low: ";
+
+fn no_more_is_had_than_the_limit(mut host: Host) {
+    for text in
+        [PLAIN, BEHIND_A_LONG_PATH, IN_A_LOCKED_FOLDER, IN_FILES_WITHOUT_A_NAME, MANY_NAMES, DEEP]
+    {
+        is_killed(&host, text, OVER);
+    }
+    host.goes_on();
+}
+
+#[test]
+fn no_way_to_hide_leads_beyond_the_limit() {
+    no_more_is_had_than_the_limit(Host::start(&["--limit-disk", "50MiB"]));
+}
+
+#[test]
+fn no_way_to_hide_from_an_ordinary_users_worker_leads_beyond_the_limit() {
+    no_more_is_had_than_the_limit(Host::start_as_user(&["--limit-disk", "50MiB"]));
+}
+
+#[test]
+fn what_nobody_can_count_ends_where_the_disk_is_to_stay_free() {
+    let disk = Disk::of(192);
+    let mut host = Host::on(&disk, &["--min-free", "96MiB", "--limit-disk", "50MiB"]);
+    for text in [IN_MAPPED_FILES, IN_FLIGHT] {
+        is_killed(&host, text, LOW);
+    }
+    host.goes_on();
+}
+
+#[test]
+fn a_job_gets_no_more_than_there_is_above_what_is_to_stay_free() {
+    let disk = Disk::of(192);
+    let mut host = Host::on(&disk, &["--min-free", "96MiB"]);
+    let failed = host.run(&attack(PLAIN));
+    assert_eq!(
+        [reason(&failed), &failed["errorDetails"]["blame"].as_str().unwrap()],
+        ["killed_signal", "job"]
+    );
+    let error = failed["error"].as_str().unwrap();
+    assert!([LOW, "killed: disk limit of 9"].iter().any(|told| error.starts_with(told)), "{error}");
+    host.goes_on();
+}

@@ -78,7 +78,8 @@ impl<'a> Assignment<'a> {
         let limits = self.limits(job, Stage::Inputs, trip);
         // However little it leaves for its own inputs.
         let time = limits.time.max(job.time_limit / 5);
-        let limits = Limits { time, memory, ..limits };
+        // An engine keeps its images where it likes.
+        let limits = Limits { time, memory, disk: None, ..limits };
         let doing = format!("fetching {image}");
         let fetched = self.see_through(Running::Process(client), limits, Some(&doing), trip);
         fetched.map(drop).map_err(|halt| match halt {
@@ -195,6 +196,7 @@ impl<'a> Assignment<'a> {
             cpus: limits::cpus(&job.task, given).unwrap_or(threads).clamp(0.01, threads),
             processes: PROCESSES,
             processes_of_all: processes_of_all(),
+            file_size: limits.disk.as_ref().and_then(|disk| disk.most).unwrap_or(given.disk),
             gpus: vec![],
             seccomp: None,
             time: limits.time + 2 * GRACE,

@@ -87,14 +87,22 @@ pub(super) fn in_sandbox(task: &Task, work: &Path, failure: Failure) -> Failure 
     Failure { reason: Reason::StartFailed, blame: Blame::Worker, error, ..failure }
 }
 
-/// A program that ends by itself on a full disk ends because of that, which is no fault of the job's.
-pub(super) fn on_disk(failure: Failure, free: Option<u64>) -> Failure {
+/// A program that ends by itself on a full disk ends because of that, which is no fault of the job's that did
+/// not fill it.
+pub(super) fn on_disk(
+    failure: Failure,
+    free: Option<u64>,
+    blame: impl FnOnce(u64) -> Blame,
+) -> Failure {
     let by_itself = matches!(failure.reason, Reason::NonzeroExit | Reason::KilledSignal);
-    if !by_itself || free.is_none_or(|free| free >= DISK_FULL) {
-        return failure;
-    }
+    let Some(free) = free.filter(|free| by_itself && *free < DISK_FULL) else { return failure };
     let error = format!("the worker's disk is full: {}", failure.error);
-    Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+    match blame(free) {
+        Blame::Job => Failure { blame: Blame::Job, error, ..failure },
+        Blame::Worker => {
+            Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+        }
+    }
 }
 
 pub(super) fn staging(error: &str) -> Failure {
@@ -110,12 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_ends_on_a_full_disk_is_no_fault_of_the_jobs() {
+    fn a_program_that_ends_on_a_full_disk_is_no_fault_of_a_job_that_did_not_fill_it() {
         let failure = |reason| {
             let failure = Failure::of_worker(reason, Stage::Run, "exit code 1".into());
             Failure { blame: Blame::Job, ..failure }
         };
-        let told = on_disk(failure(Reason::NonzeroExit), Some(0));
+        let worker = |_| Blame::Worker;
+        let told = on_disk(failure(Reason::NonzeroExit), Some(0), worker);
         assert_eq!((told.blame, told.reason), (Blame::Worker, Reason::Internal));
         assert_eq!(told.error, "the worker's disk is full: exit code 1");
         for (reason, free) in [
@@ -123,7 +132,13 @@ mod tests {
             (Reason::NonzeroExit, None),
             (Reason::Timeout, Some(0)),
         ] {
-            assert_eq!(on_disk(failure(reason), free).blame, Blame::Job, "{reason:?} {free:?}");
+            assert_eq!(
+                on_disk(failure(reason), free, worker).blame,
+                Blame::Job,
+                "{reason:?} {free:?}"
+            );
         }
+        let told = on_disk(failure(Reason::NonzeroExit), Some(0), |_| Blame::Job);
+        assert_eq!((told.blame, told.reason), (Blame::Job, Reason::NonzeroExit));
     }
 }

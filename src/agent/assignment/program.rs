@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Assignment;
 use super::ending::one_line;
 use crate::agent::limits;
+use crate::job::Limits;
 use crate::process::{Bound, Bounds, Child, Group, Program};
 use crate::runner;
 use crate::store::Phase;
@@ -21,13 +22,14 @@ const MOVING: u64 = 1 << 30;
 
 impl Assignment<'_> {
     /// Starts the program of a stage, held; records its handle.
-    pub(super) fn begin(&self, job: &Job, stage: Stage, work: &Path) -> Result<Child, Failure> {
+    pub(super) fn begin(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Child, Failure> {
+        let stage = limits.stage;
         let starting = |error: String| {
             let error = format!("the program cannot be started: {}", one_line(&error));
             Failure::of_worker(Reason::StartFailed, stage, error)
         };
         let program = match stage {
-            Stage::Run => self.program(job, work).map_err(starting)?,
+            Stage::Run => self.program(job, work, limits).map_err(starting)?,
             Stage::Inputs => runner::engine(&job.id, work, cli::SUPPLY, &moving_bounds()),
             Stage::Outputs => runner::engine(&job.id, work, cli::REMOVE, &moving_bounds()),
         };
@@ -56,8 +58,10 @@ impl Assignment<'_> {
         made.map_err(failed).ok()
     }
 
-    fn program(&self, job: &Job, work: &Path) -> Result<Program, String> {
-        let bounds = limits::bounds(job, &self.shared.config().jobs.limits, GRACE);
+    fn program(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Program, String> {
+        let given = &self.shared.config().jobs.limits;
+        let disk = limits.disk.as_ref().and_then(|disk| disk.most).unwrap_or(given.disk);
+        let bounds = limits::bounds(job, given, disk, GRACE);
         match &job.task {
             Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
                 Ok(runner::engine(&job.id, work, cli::ENGINE, &bounds))

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Assignment;
@@ -171,7 +172,7 @@ impl<'a> Assignment<'a> {
             Task::Container(task) if stage == Stage::Run => {
                 self.make(job, task, work, &limits, trip)?
             }
-            _ => Running::Process(self.begin(job, stage, work)?),
+            _ => Running::Process(self.begin(job, work, &limits)?),
         };
         self.see_through(program, limits, None, trip).map_err(|halt| match halt {
             Halt::Ended(Ending::Failed(failure)) => in_sandbox(&job.task, work, failure).into(),
@@ -188,6 +189,7 @@ impl<'a> Assignment<'a> {
         trip: &mut Trip<'_>,
     ) -> Result<Option<Object>, Halt> {
         let Limits { stage, since, time, .. } = limits;
+        let disk = limits.disk.clone();
         let (run, costs) = self.watch(program, limits, doing, trip).map_err(|error| {
             let error = format!("the program was lost sight of: {error}");
             Failure::of_worker(Reason::Internal, stage, error)
@@ -200,8 +202,10 @@ impl<'a> Assignment<'a> {
         match run {
             Run::Done(printed) => Ok(printed),
             Run::Failed(failure) => {
-                let disk = machine::disk(&self.shared.config().identity.state_dir);
-                let failure = on_disk(failure, disk.map(|disk| disk.free));
+                let free = machine::disk(&self.shared.config().identity.state_dir);
+                let failure = on_disk(failure, free.map(|disk| disk.free), |free| {
+                    disk.map_or(Blame::Worker, |disk| disk.blame(job::held(&disk.folder), free))
+                });
                 trip.log.flush();
                 Err(self.with_last_words(failure).into())
             }
@@ -240,12 +244,16 @@ impl<'a> Assignment<'a> {
         }
     }
 
-    /// What our own children write is bounded by themselves.
+    /// How much our own children write is bounded by themselves.
     fn disk(&self, job: &Job, stage: Stage) -> Option<Disk> {
         let is_theirs = matches!(job.task, Task::Script(_) | Task::Container(_));
-        (is_theirs && stage == Stage::Run).then(|| Disk {
-            folder: self.shared.store.work_dir(&self.key),
-            most: self.shared.config().jobs.limits.disk,
+        is_theirs.then(|| {
+            let config = self.shared.config();
+            let (folder, least) = (self.shared.store.work_dir(&self.key), config.rules.min_free);
+            let free = machine::disk(&folder).map_or(u64::MAX, |disk| disk.free);
+            let most = || limits::disk(&config.jobs.limits, job::held(&folder), free, least);
+            let most = (stage == Stage::Run).then(most);
+            Disk { folder, most, free, least, room: Arc::clone(&self.shared.room) }
         })
     }
 

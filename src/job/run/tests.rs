@@ -234,7 +234,7 @@ fn a_program_below_its_memory_limit_is_let_be_and_its_peak_told() {
 /// A program that was killed and not by us, and whether the kernel killed one meanwhile.
 fn killed(kernel_killed: bool) -> Failure {
     let ended = Ended { status: ExitStatus::from_raw(9), ran_out: false, not_started: None };
-    let end = End { ended, why: None, kernel_killed };
+    let end = End { ended, why: None, kernel_killed, shortage: None };
     failure(verdict(&end, &limits(), Output::default()))
 }
 

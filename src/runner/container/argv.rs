@@ -19,9 +19,6 @@ const LOG_MAX: &str = "16m";
 /// Open files of one process.
 const FILES: u64 = 4096;
 
-/// Bytes of one file.
-const FILE_SIZE: u64 = 20 << 30;
-
 /// A container to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
@@ -46,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) processes: u64,
     /// Of all containers together, since these have one user: none is to starve another.
     pub(crate) processes_of_all: u64,
+    /// Bytes of one file.
+    pub(crate) file_size: u64,
     /// By their UUIDs.
     pub(crate) gpus: Vec<String>,
     /// A file that says what it may ask of the kernel; without it the engine's own rules hold.
@@ -140,9 +139,12 @@ impl Args {
         // Below everything else that runs.
         self.option("--cpu-shares", "128");
         self.option("--oom-score-adj", "500");
-        for (name, value) in
-            [("nofile", FILES), ("nproc", plan.processes_of_all), ("fsize", FILE_SIZE), ("core", 0)]
-        {
+        for (name, value) in [
+            ("nofile", FILES),
+            ("nproc", plan.processes_of_all),
+            ("fsize", plan.file_size),
+            ("core", 0),
+        ] {
             self.option("--ulimit", &format!("{name}={value}:{value}"));
         }
         if engine.speech == Speech::Podman {
@@ -233,6 +235,7 @@ mod tests {
             cpus: 1.5,
             processes: 4096,
             processes_of_all: 32768,
+            file_size: 20 << 30,
             gpus: vec![],
             seccomp: None,
             time: Duration::from_secs(3620),

@@ -277,6 +277,10 @@ impl Container {
         self.first.as_ref().map(|first| first.counters.usage()).unwrap_or_default()
     }
 
+    pub(crate) fn unlinked(&self, device: u64) -> u64 {
+        self.first.as_ref().map_or(0, |first| first.counters.unlinked(device))
+    }
+
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let now = || self.first.as_ref().is_some_and(|first| first.counters.ran_out_of_memory());
         self.ran_out || now()

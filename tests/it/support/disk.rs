@@ -1,9 +1,11 @@
-//! A small disk of a test's own: a tmpfs in a mount namespace, which needs no root; and a worker that
-//! is bound by permissions even if root runs the tests.
+//! A small disk of a test's own: a tmpfs in a mount namespace, for which whoever is not root becomes it in
+//! a namespace of users; and a worker that is bound by permissions even if root runs the tests.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
+
+use rustix::process::geteuid;
 
 use super::{Home, Program};
 
@@ -25,15 +27,18 @@ impl Disk {
             "cp {state}/speed.json {speed} && mount -t tmpfs -o size={megabytes}m,mode=700 none {state} \
              && cp {speed} {state} && echo mounted && exec tail -f /dev/null"
         );
-        let holder = Program::start_at("unshare", &["-rm", "sh", "-c", &script], &[PATH]);
+        let how = if geteuid().is_root() { "-m" } else { "-rm" };
+        let holder = Program::start_at("unshare", &[how, "sh", "-c", &script], &[PATH]);
         holder.wait_line(super::Stream::Out, "mounted");
         Self { home, holder }
     }
 
     pub(crate) fn worker(&self, url: &str, more: &[&str]) -> Program {
         let pid = self.holder.pid().to_string();
-        let within = ["-t", &pid, "-U", "-m", "--preserve-credentials"];
-        self.home.worker_within(("nsenter", &within), url, more)
+        let as_root = ["-t", &pid, "-m"];
+        let as_user = ["-t", &pid, "-m", "-U", "--preserve-credentials"];
+        let within = if geteuid().is_root() { &as_root[..] } else { &as_user };
+        self.home.worker_within(("nsenter", within), url, more)
     }
 
     /// The state directory, as it is seen from outside.

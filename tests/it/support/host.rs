@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{BOUND, Backend, Home, Program};
+use super::{BOUND, Backend, Disk, Home, Program};
 
 /// Somebody without any right, whom nobody else is.
 pub(crate) const USER: u32 = 54_321;
@@ -46,6 +46,14 @@ impl Host {
         let is_root = rustix::process::geteuid().is_root();
         let as_user = |home: &Home, url: &str, more: &[&str]| home.worker_of(USER, &[], url, more);
         Self::start_by(more, if is_root { as_user } else { Home::worker })
+    }
+
+    /// A worker whose state is on that disk.
+    pub(crate) fn on(disk: &Disk, more: &[&str]) -> Self {
+        let backend = Backend::start();
+        let worker = disk.worker(&backend.url(), &[&["--allow", "script"], more].concat());
+        worker.wait_log("registered");
+        Self { home: Home::new(), backend, worker, next: Cell::new(1) }
     }
 
     fn start_by(more: &[&str], start: fn(&Home, &str, &[&str]) -> Program) -> Self {
