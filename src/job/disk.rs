@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::statvfs;
 
 use crate::beneath::{Amount, Folder};
+use crate::clock;
 use crate::process::wait_for_order;
 use crate::runner::Running;
 use crate::text;
@@ -29,8 +30,8 @@ pub(super) const DEPTH_MAX: usize = 128;
 /// How often it is looked at how much is left.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// And how often at what a program has; but at most a part of the time is spent on that, since a folder of
-/// many files is not to keep the agent busy.
+/// And how often at what a program has; but at most such a part of a processor is spent on that, since a
+/// folder of many files is not to keep the agent busy.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
@@ -143,13 +144,14 @@ impl Meter {
 
     fn is_over(&mut self, child: &Running, now: Duration) -> bool {
         let Some(most) = self.disk.most else { return false };
-        let (began, folder) = (Instant::now(), &self.disk.folder);
+        let (before, folder) = (clock::of_thread(), &self.disk.folder);
         let most = most.saturating_sub(unlinked(folder, child));
         let is_over = |amount: &Amount| {
             amount.bytes > most || amount.entries > ENTRIES_MAX || amount.depth > DEPTH_MAX
         };
         let is_over = amount(folder, is_over).is_some_and(|amount| is_over(&amount));
-        self.count_at = now + COUNT_EVERY.max(began.elapsed() * REST);
+        let worked = clock::of_thread().saturating_sub(before);
+        self.count_at = now + COUNT_EVERY.max(worked * REST);
         is_over
     }
 
