@@ -51,7 +51,7 @@ impl Host {
     /// A worker whose state is on that disk.
     pub(crate) fn on(disk: &Disk, more: &[&str]) -> Self {
         let backend = Backend::start();
-        let worker = disk.worker(&backend.url(), &[&["--allow", "script"], more].concat());
+        let worker = disk.worker(&backend.url(), &[&SCRIPTS[..], more].concat());
         worker.wait_log("registered");
         Self { home: Home::new(), backend, worker, next: Cell::new(1) }
     }
