@@ -171,7 +171,7 @@ mod tests {
         for mode in modes {
             fs::create_dir_all(path(mode).join("in")).unwrap();
             fs::write(path(mode).join("in/file"), vec![1; 1 << 20]).unwrap();
-            fs::set_permissions(path(mode).join("in"), Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path(mode).join("in"), Permissions::from_mode(0o000)).unwrap();
             fs::set_permissions(path(mode), Permissions::from_mode(mode)).unwrap();
         }
         let found = amount(dir.path());
