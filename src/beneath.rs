@@ -5,6 +5,8 @@
 //! needs no kernel newer than ours may be, as `openat2` would.
 
 mod amount;
+mod give;
+mod remove;
 
 use std::ffi::OsString;
 use std::fs::File;

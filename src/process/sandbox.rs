@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Gid, Uid};
 use rustix::process::geteuid;
 
 use super::family::MARK;
 use super::seccomp;
+use crate::beneath::Folder;
 
 /// Who runs in the sandbox.
 pub(super) const NOBODY: u32 = 65534;
@@ -126,11 +127,19 @@ impl Sandbox {
         line.0
     }
 
-    /// Gives a folder with all that is in it to the one who runs in the sandbox.
-    pub(crate) fn hand_over(&self, folder: &Path) -> io::Result<()> {
+    /// Gives these of a folder's, with all that is in them, to the one who runs in the sandbox.
+    pub(crate) fn hand_over<'a>(
+        &self,
+        folder: &Path,
+        mut names: impl Iterator<Item = &'a str>,
+    ) -> io::Result<()> {
         match self.user {
             User::Mapped { .. } => Ok(()),
-            User::Other { .. } => give(folder),
+            User::Other { .. } => {
+                let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+                let folder = Folder::open(folder)?;
+                names.try_for_each(|name| folder.give(Path::new(name), user, group))
+            }
         }
     }
 }
@@ -146,16 +155,6 @@ fn is_true_root() -> bool {
 /// An absolute path of a program of the system.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     SYSTEM.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
-}
-
-fn give(path: &Path) -> io::Result<()> {
-    lchown(path, Some(NOBODY), Some(NOBODY))?;
-    if fs::symlink_metadata(path)?.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path())?;
-        }
-    }
-    Ok(())
 }
 
 struct Line(Vec<OsString>);

@@ -3,9 +3,12 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::process::geteuid;
+use tempfile::TempDir;
 
 use super::local::{THIS, mark};
 use crate::process::{Bound, Bounds, Child, Program, Sandbox, Stream, View, Woken, find_program};
@@ -83,7 +86,12 @@ pub(crate) fn lay_out(
         put("script", text)?;
     }
     put("env", &environment(id, script))?;
-    sandbox.hand_over(work)
+    hand_over(sandbox, work)
+}
+
+/// The work folder itself stays ours, so that nobody else gets to those in it but by the sandbox.
+fn hand_over(sandbox: &Sandbox, work: &Path) -> io::Result<()> {
+    sandbox.hand_over(work, WRITABLE.into_iter().chain(READABLE).map(|(name, _)| name))
 }
 
 /// Whether a script ran, and came to an end by itself.
@@ -160,13 +168,9 @@ fn program(
 /// Finds the way in which a sandbox really works here, by a look around in it; or why none does, and how to
 /// help it. `limit` is the subcommand that sets limits, `hidden` what must not be seen.
 pub(crate) fn find_sandbox(limit: &str, hidden: &Path) -> Result<Sandbox, String> {
-    let failed = |error: io::Error| format!("there is no folder to try it in: {error}");
-    let work = tempfile::tempdir().map_err(failed)?;
-    let work = work.path();
-    make_folders(work).map_err(failed)?;
     let mut last = String::new();
     for sandbox in Sandbox::ways()? {
-        match try_out(&sandbox, limit, work, hidden) {
+        match try_out(&sandbox, limit, hidden) {
             Ok(()) => return Ok(sandbox),
             Err(why) => last = why,
         }
@@ -174,9 +178,28 @@ pub(crate) fn find_sandbox(limit: &str, hidden: &Path) -> Result<Sandbox, String
     Err(last)
 }
 
-fn try_out(sandbox: &Sandbox, limit: &str, work: &Path, hidden: &Path) -> Result<(), String> {
+/// A folder that only we can enter: in the state directory, unless that is not there yet or not ours alone. One that
+/// is left by a kill is removed with the other temporary files.
+fn place_to_try(state_dir: &Path) -> io::Result<TempDir> {
+    let is_ours_alone = |dir: &fs::Metadata| {
+        dir.is_dir() && dir.uid() == geteuid().as_raw() && dir.mode() & 0o077 == 0
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp");
+    if fs::symlink_metadata(state_dir).is_ok_and(|dir| is_ours_alone(&dir)) {
+        builder.tempdir_in(state_dir)
+    } else {
+        builder.tempdir()
+    }
+}
+
+fn try_out(sandbox: &Sandbox, limit: &str, hidden: &Path) -> Result<(), String> {
     let failed = |error: io::Error| format!("bubblewrap cannot be tried: {error}");
-    sandbox.hand_over(work).map_err(|error| {
+    let none = |error: io::Error| format!("there is no folder to try it in: {error}");
+    let work = place_to_try(hidden).map_err(none)?;
+    let work = work.path();
+    make_folders(work).map_err(none)?;
+    hand_over(sandbox, work).map_err(|error| {
         format!("files cannot be given to nobody ({error}): run the worker as an ordinary user")
     })?;
     let look = ["/bin/sh", "-c", LOOK, "sh"].map(OsString::from).into_iter();

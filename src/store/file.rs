@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::beneath::Folder;
 use crate::crash;
 
 /// What the name of a file begins with that is not in its place yet.
@@ -77,10 +78,12 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
 
 /// Removes what a kill in the middle of [`replace`] left in a folder.
 pub(super) fn remove_temporaries(dir: &Path) {
+    let Ok(folder) = Folder::open(dir) else { return };
     // What cannot be listed now is listed at another start.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
-            && let Err(error) = fs::remove_file(entry.path())
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+            && let Err(error) = folder.remove(Path::new(&name))
         {
             log::warn!("cannot remove {}: {error}", entry.path().display());
         }

@@ -16,7 +16,6 @@ mod pause;
 mod quarantine;
 mod record;
 mod recover;
-mod remove;
 mod reserve;
 mod reuse;
 mod speed;

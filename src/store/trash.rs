@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::make_dir;
-use super::remove::remove_tree;
+use crate::beneath::Folder;
 
 /// The folder in the state directory.
 #[derive(Debug)]
@@ -35,14 +35,21 @@ impl Trash {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Slow is better than not at all.
-            Err(_) => remove_tree(folder),
+            Err(_) => remove(folder),
         }
     }
 
     /// Removes all that is there, however long that takes.
     pub(crate) fn empty(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            remove_tree(&entry.path());
+            remove(&entry.path());
         }
+    }
+}
+
+fn remove(folder: &Path) {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { return };
+    if let Err(error) = Folder::open(parent).and_then(|parent| parent.remove(Path::new(name))) {
+        log::warn!("cannot remove {}: {error}", folder.display());
     }
 }

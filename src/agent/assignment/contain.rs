@@ -7,7 +7,7 @@ use std::mem;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use rustix::fs::{Gid, Uid};
 use rustix::process::{Resource, getegid, geteuid, getrlimit};
 
 use super::Assignment;
@@ -15,6 +15,7 @@ use super::ending::one_line;
 use super::program::GRACE;
 use super::stages::{Halt, Trip};
 use crate::agent::{Shared, limits};
+use crate::beneath::Folder;
 use crate::config::Pull;
 use crate::crash;
 use crate::job::Limits;
@@ -28,6 +29,9 @@ use crate::work::{
 
 /// Whoever is nobody on this machine: what gets out of a container is nobody either.
 const NOBODY: u32 = 65534;
+
+/// The script of a job of the marketplace's older kind, in the work folder.
+const SCRIPT: &str = "script.py";
 
 /// Processes and threads of one container.
 const PROCESSES: u64 = 4096;
@@ -169,8 +173,8 @@ impl<'a> Assignment<'a> {
                 mounts.push(mount("out", folder, false)?);
             }
             if let Some(script) = &horde.script {
-                write(&work.join("script.py"), script)?;
-                mounts.push(mount("script.py", "/script.py", true)?);
+                write(&work.join(SCRIPT), script)?;
+                mounts.push(mount(SCRIPT, "/script.py", true)?);
                 if command.is_empty() {
                     command = ["python", "/script.py"].map(str::to_owned).to_vec();
                 }
@@ -277,18 +281,10 @@ fn hand_over(work: &Path, (user, group): (u32, u32)) -> io::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let mut left = vec![work.join("in"), work.join("out")];
-    left.extend(Some(work.join("script.py")).filter(|path| path.exists()));
-    while let Some(path) = left.pop() {
-        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-        chownat(CWD, &path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
-        if fs::symlink_metadata(&path)?.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                left.push(entry?.path());
-            }
-        }
-    }
-    Ok(())
+    let (folder, user, group) = (Folder::open(work)?, Uid::from_raw(user), Gid::from_raw(group));
+    let script = Some(SCRIPT).filter(|name| work.join(name).exists());
+    let mut names = ["in", "out"].into_iter().chain(script);
+    names.try_for_each(|name| folder.give(Path::new(name), user, group))
 }
 
 /// As the engines read it: a line each, taken as it stands.
