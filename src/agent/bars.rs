@@ -48,7 +48,7 @@ fn name(job: &RunningJob) -> (String, u32) {
 
 fn bar(job: &RunningJob) -> ProgressBar {
     let style = ProgressStyle::with_template(LINE);
-    let prefix = format!("{} {}", text::cap(&job.id, 12), job.kind);
+    let prefix = format!("{} {}", text::one_line(&job.id, 12), text::one_line(&job.kind, 60));
     let bar = ProgressBar::new(100).with_prefix(prefix);
     // The template above is right; should a newer indicatif think otherwise, its default will do.
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

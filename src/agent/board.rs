@@ -239,12 +239,12 @@ fn why(view: &View, now: &Now) -> Option<String> {
 fn running(job: &JobView, now: &Now) -> RunningJob {
     RunningJob {
         key: job.key.as_str().to_owned(),
-        id: job.id.clone(),
-        kind: job.seen.kind.clone(),
+        id: text::clean(&job.id),
+        kind: text::clean(&job.seen.kind),
         attempt: job.attempt,
         since: now.rfc3339(job.since),
         percent: job.seen.percent,
-        operation: job.seen.operation.clone(),
+        operation: text::clean(&job.seen.operation),
         energy_kwh: job.seen.energy_kwh,
     }
 }

@@ -32,6 +32,10 @@ use wire::Fields;
 /// The most of a reply that is read.
 const REPLY_MAX: u64 = 8 << 20;
 
+/// So much of a reply that is no JSON is looked at: more than is shown, since half a secret in it would
+/// not be known as one.
+const SAID_MAX: usize = 64 << 10;
+
 /// The real backend closes idle connections after 5 s; one older than this may be gone already.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
@@ -454,7 +458,8 @@ impl Reply {
 
     fn message(&self) -> String {
         let Ok(fields) = &self.fields else {
-            return text::one_line(&String::from_utf8_lossy(&self.body), 120);
+            let start = &self.body[..self.body.len().min(SAID_MAX)];
+            return text::one_line(&String::from_utf8_lossy(start), 120);
         };
         let text = |name| wire::field::<String>(fields, name).ok().flatten();
         let said = text("error").or_else(|| text("message"));
@@ -463,7 +468,7 @@ impl Reply {
 }
 
 fn not_json(body: &[u8], error: &serde_json::Error) -> String {
-    let start = text::one_line(&String::from_utf8_lossy(&body[..body.len().min(200)]), 60);
+    let start = text::one_line(&String::from_utf8_lossy(&body[..body.len().min(SAID_MAX)]), 60);
     if start.starts_with('<') {
         return format!("an HTML page instead of JSON (a captive portal or a proxy?): {start}");
     }
@@ -487,7 +492,7 @@ fn is_qubic_address(address: &str) -> bool {
 
 fn cause(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Io(error) => text::one_line(&error.to_string(), 200),
         ureq::Error::Timeout(_) => "no answer within the deadline".into(),
         ureq::Error::HostNotFound => "no such host".into(),
         error => text::one_line(&error.to_string(), 200),

@@ -9,8 +9,8 @@ use super::look_into;
 use super::table::{Side, table};
 use crate::config::earnings_from_args;
 use crate::exit::Exit;
-use crate::logging;
 use crate::store::{By, Sum, earnings, read_ledger};
+use crate::{logging, text};
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let (state_dir, electricity, log) = earnings_from_args(args)?;
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let (sums, all) = earnings(&read_ledger(&state_dir)?, by);
     let report = Report { by, rows: sums.into_iter().collect(), all, electricity };
     let told = if args.get_flag("json") {
-        format!("{:#}\n", report.json())
+        format!("{}\n", text::visible_json(&format!("{:#}", report.json())))
     } else if args.get_flag("csv") {
         report.csv()?
     } else if report.rows.is_empty() {
@@ -147,7 +147,8 @@ fn count(jobs: f64) -> String {
 
 /// A backend names the kinds of its jobs: a spreadsheet must not take one for a formula.
 fn plain(name: &str) -> String {
-    if name.starts_with(['=', '+', '-', '@']) { format!("'{name}") } else { name.to_owned() }
+    let name = text::shown(name);
+    if name.starts_with(['=', '+', '-', '@']) { format!("'{name}") } else { name }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let mut jobs = all(&state_dir)?;
     jobs.truncate(args.get_one::<u32>("last").map_or(usize::MAX, |last| *last as usize));
     let told = if args.get_flag("json") {
-        format!("{}\n", serde_json::to_string_pretty(&jobs)?)
+        format!("{}\n", text::visible_json(&serde_json::to_string_pretty(&jobs)?))
     } else if jobs.is_empty() {
         format!("no job has come here yet: {} has none\n", state_dir.display())
     } else {

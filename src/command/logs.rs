@@ -77,7 +77,7 @@ fn print(path: &Path, out: &mut io::StdoutLock<'_>, is_open: impl Fn() -> bool) 
 }
 
 fn show(line: &mut Vec<u8>, out: &mut io::StdoutLock<'_>) -> io::Result<()> {
-    writeln!(out, "{}", text::clean(&String::from_utf8_lossy(line)))?;
+    writeln!(out, "{}", text::shown(&String::from_utf8_lossy(line)))?;
     line.clear();
     Ok(())
 }

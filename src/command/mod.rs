@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::config::{Place, Problems};
 use crate::store::FileError;
+use crate::text;
 
 pub(crate) mod bench;
 pub(crate) mod cid;
@@ -70,5 +71,5 @@ pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
 /// Tells a person why the program failed, cause by cause.
 #[expect(clippy::print_stderr, reason = "the log may not have been started")]
 pub(crate) fn complain(error: &anyhow::Error) {
-    eprintln!("worker: {error:#}");
+    eprintln!("worker: {}", text::shown_lines(&format!("{error:#}")));
 }

@@ -10,7 +10,7 @@ use crate::backend::wire::Register;
 use crate::config::facts_from_args;
 use crate::exit::Exit;
 use crate::reading::{GpuSpecs, MigSpecs, Specs};
-use crate::{agent, logging};
+use crate::{agent, logging, text};
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let (identity, rules, jobs, log) = facts_from_args(args)?;
@@ -20,8 +20,8 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     if args.get_flag("human") {
         write!(stdout, "{}", Card { facts: &facts, gpu_absence: gpu_absence.as_deref() })?;
     } else {
-        serde_json::to_writer_pretty(&mut stdout, &Register::new(&facts))?;
-        writeln!(stdout)?;
+        let json = serde_json::to_string_pretty(&Register::new(&facts))?;
+        writeln!(stdout, "{}", text::visible_json(&json))?;
     }
     Ok(Exit::Stopped)
 }
@@ -35,7 +35,7 @@ struct Card<'a> {
 impl Display for Card<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Facts { name, worker_id, price, location, specs, .. } = self.facts;
-        let mut line = |what: &str, told: String| writeln!(f, "{what:8} {told}");
+        let mut line = |what: &str, told: String| writeln!(f, "{what:8} {}", text::shown(&told));
         line("name", format!("{name}, {location}, {price:.2} an hour"))?;
         line("worker", worker_id.clone())?;
         line("machine", format!("{}, {}", specs.hostname, specs.os))?;

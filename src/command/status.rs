@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let found = find(&place, now).map_err(|error| super::with_sudo(error, "status", &place))?;
     let mut out = io::stdout();
     if args.get_flag("json") {
-        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+        writeln!(out, "{}", text::visible_json(&serde_json::to_string_pretty(&found)?))?;
     } else {
         write!(out, "{}", Card { found: &found, place: &place, now })?;
     }
@@ -92,7 +92,7 @@ impl Display for Card<'_> {
             return writeln!(f, "{told} with the state directory {dir}");
         };
         // A file's words, which a terminal is not to obey.
-        let mut line = |what: &str, told: String| writeln!(f, "{what:10} {}", text::clean(&told));
+        let mut line = |what: &str, told: String| writeln!(f, "{what:10} {}", text::shown(&told));
         let ago = |time: &str| self.ago(time);
         if self.found.running {
             line("state", snapshot.line())?;

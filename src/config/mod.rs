@@ -8,6 +8,7 @@ mod value;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,10 +16,13 @@ use std::time::Duration;
 use clap::ArgMatches;
 use log::LevelFilter;
 
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::work::Kind;
 use layers::Layers;
 pub(crate) use value::BackendUrl;
+
+/// No server takes a longer header.
+const TOKEN_MAX: u64 = 64 << 10;
 
 /// In seconds.
 const DAY: u64 = 24 * 3600;
@@ -225,6 +229,7 @@ impl fmt::Display for Problems {
 
 impl Config {
     pub(crate) fn from_args(args: &ArgMatches) -> Result<Self, Problems> {
+        hide_proxies();
         let mut layers = Layers::read(args);
         let config = Self {
             identity: identity(&mut layers),
@@ -238,6 +243,17 @@ impl Config {
             file: layers.file.clone(),
         };
         layers.verdict(config)
+    }
+}
+
+/// A proxy may tell us its own URL in an error, or a program in its output.
+fn hide_proxies() {
+    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+        for url in
+            [name.to_owned(), name.to_lowercase()].iter().filter_map(|name| layers::env(name))
+        {
+            secret::hide_proxy(&url.to_string_lossy());
+        }
     }
 }
 
@@ -455,8 +471,11 @@ pub(crate) fn job_folders() -> Option<(PathBuf, PathBuf)> {
 pub(crate) fn read_token(file: &std::path::Path) -> Result<Secret, Problems> {
     use std::os::unix::fs::PermissionsExt as _;
     let told = |what: String| Problems::of_one(format!("token file {}: {what}", file.display()));
-    let mode =
-        std::fs::metadata(file).map_err(|error| told(error.to_string()))?.permissions().mode();
+    let metadata = std::fs::metadata(file).map_err(|error| told(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(told("it is read more than once: give a regular file".into()));
+    }
+    let mode = metadata.permissions().mode();
     // systemd hands credentials out as 0440 in a directory that only the service can enter.
     let by_systemd = layers::env("CREDENTIALS_DIRECTORY").is_some_and(|dir| file.starts_with(dir));
     if mode & 0o077 != 0 && !by_systemd {
@@ -466,7 +485,10 @@ pub(crate) fn read_token(file: &std::path::Path) -> Result<Secret, Problems> {
             file.display()
         )));
     }
-    let text = std::fs::read_to_string(file).map_err(|error| told(error.to_string()))?;
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(TOKEN_MAX).read_to_string(&mut text))
+        .map_err(|error| told(error.to_string()))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(told("it must hold the token and nothing else, on one line".into()));

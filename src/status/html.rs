@@ -1,16 +1,18 @@
 //! Text made fit for HTML, and numbers as the page writes them.
 
-/// Text as it stands between tags or in a quoted attribute.
+use crate::{secret, text};
+
+/// Text as it stands between tags or in a quoted attribute, all of it to be seen.
 pub(super) fn esc(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in secret::cut(text).chars() {
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            _ => safe.push(c),
+            _ => text::push_visible(&mut safe, c),
         }
     }
     safe
@@ -84,6 +86,7 @@ mod tests {
             esc("<script>alert('x')</script> & \"y\""),
             "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"
         );
+        assert_eq!(esc("a\u{202e}\nb"), "a\\u{202e}\nb");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::Tally;
-use crate::clock;
 use crate::snapshot::{Counts, Gpu, GpuUse, Snapshot, State, Usage};
+use crate::{clock, text};
 
 /// The upper bounds of the histogram of jobs, in seconds: from a test to a day.
 const BUCKETS: [f64; 11] =
@@ -276,7 +276,7 @@ impl Family<'_> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    text::shown(text).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock;
 use crate::serve::{Reply, Request, Response, Server};
 use crate::snapshot::{Snapshot, State};
+use crate::{clock, text};
 use history::History;
 
 /// The loop looks at the clock every 5 s: this is no longer a loop that is busy.
@@ -175,7 +175,7 @@ impl Desk<'_> {
 
     fn status(&self) -> Response {
         match serde_json::to_string_pretty(&(self.sources.snapshot)()) {
-            Ok(json) => response(200, JSON, &format!("{json}\n")),
+            Ok(json) => response(200, JSON, &format!("{}\n", text::visible_json(&json))),
             Err(error) => response(500, TEXT, &format!("the status cannot be written: {error}\n")),
         }
     }

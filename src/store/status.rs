@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::file::{FileError, TEMPORARY, read_small};
 use crate::snapshot::{FORMAT, Snapshot};
+use crate::text;
 
 /// The file's name, in the state directory and in the one for everybody.
 pub(crate) const STATUS: &str = "status.json";
@@ -18,7 +19,7 @@ pub(crate) fn write_status(path: &Path, snapshot: &Snapshot, mode: u32) -> Resul
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let write = || -> io::Result<()> {
         let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
-        temporary.write_all(&serde_json::to_vec(snapshot)?)?;
+        temporary.write_all(text::visible_json(&serde_json::to_string(snapshot)?).as_bytes())?;
         temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
         temporary.persist(path)?;
         Ok(())

@@ -30,20 +30,30 @@ impl Place {
     }
 
     pub(crate) fn worker(&self, more: &[&str]) -> Program {
+        self.worker_by(more, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn worker_by(&self, more: &[&str], env: &[(&str, &str)]) -> Program {
         let mut args = vec!["--allow", "container", "--container-engine", self.engine];
         args.extend(["--progress-interval", "1s"]);
         if !more.contains(&"--container-pull") {
             args.extend(["--container-pull", "never"]);
         }
         args.extend(more);
-        self.worker_with(&args)
+        self.start(&args, env)
     }
 
     /// One that runs no containers unless told to.
     pub(crate) fn worker_with(&self, args: &[&str]) -> Program {
+        self.start(args, &[])
+    }
+
+    fn start(&self, args: &[&str], more: &[(&str, &str)]) -> Program {
         let env = environment();
-        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
-        self.home.worker_with(&self.backend.url(), args, &env)
+        let env =
+            env.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied());
+        self.home.worker_with(&self.backend.url(), args, &env.collect::<Vec<_>>())
     }
 
     /// Runs the job, and returns its completion.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::engines::{Place, job, shell, with, with_both};
+use crate::engines::{COMPLETE, Place, job, shell, with, with_both};
 
 /// What a shell script says, line by line, in a container with these limits.
 #[track_caller]
@@ -86,6 +86,42 @@ fn it_sees_no_process_but_its_own_and_no_file_of_this_machine() {
             assert!(!env.contains(secret), "{env}");
         }
         assert!(env.contains("OWN") && env.contains("WORKER_OUTPUT_DIR"), "{env}");
+    });
+}
+
+#[test]
+fn it_learns_neither_of_a_proxy_nor_of_what_this_machine_calls_others() {
+    with_both(|place| {
+        let proxy = "http://someone:pr0xy-pass@192.0.2.1:3128";
+        std::fs::create_dir(place.home.path("docker")).unwrap();
+        let settings = json!({"proxies": {"default": {
+            "httpProxy": proxy, "httpsProxy": proxy, "noProxy": "inside.example", "allProxy": proxy}}});
+        place.home.file("docker/config.json", &settings.to_string(), 0o600);
+        let config = place.home.path("docker");
+        let env = [
+            ("HTTPS_PROXY", proxy),
+            ("https_proxy", proxy),
+            ("HTTP_PROXY", proxy),
+            ("NO_PROXY", "inside.example"),
+            ("DOCKER_CONFIG", &config),
+        ];
+        let script = "env; cat /etc/hosts; cat /etc/hosts >&2; exit 9";
+        let own = with(shell("proxy", script), json!({"env": {"FTP_PROXY": "its own"}}));
+        place.backend.offer(std::slice::from_ref(&own));
+        let mut worker = place.worker_by(&[], &env);
+        let body = place.backend.wait_for(COMPLETE, 1).body;
+        worker.stop();
+        let said = body["errorDetails"]["log"].to_string();
+        assert!(said.contains("WORKER_OUTPUT_DIR"), "{body}");
+        for word in ["pr0xy-pass", "inside.example"] {
+            assert!(!said.contains(word), "{}: {said}", place.engine);
+        }
+        assert!(said.contains("FTP_PROXY=its own"), "{}: {said}", place.engine);
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
+        let ours = hosts.lines().filter(|line| !line.starts_with('#') && !line.contains("local"));
+        for line in ours.filter(|line| !line.trim().is_empty() && !line.contains("ip6")) {
+            assert!(!said.contains(line), "{}: {line} in {said}", place.engine);
+        }
     });
 }
 

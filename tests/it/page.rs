@@ -11,7 +11,7 @@ const REGISTER: &str = "POST /api/providers/register";
 const BEAT: &str = "POST /api/providers/*/heartbeat";
 
 /// Where the page of this worker is.
-fn address(worker: &Program) -> String {
+pub(crate) fn address(worker: &Program) -> String {
     let line = worker.wait_log("status page at http://");
     line.split_once("http://").unwrap().1.to_owned()
 }
@@ -33,7 +33,7 @@ fn ask(addr: &str, method: &str, path: &str, host: &str) -> Option<(u16, String)
     Some((head.get(9..12)?.parse().unwrap(), body.to_owned()))
 }
 
-fn get(addr: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(addr: &str, path: &str) -> (u16, String) {
     ask(addr, "GET", path, addr).unwrap()
 }
 

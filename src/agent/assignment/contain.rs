@@ -182,8 +182,10 @@ impl<'a> Assignment<'a> {
             // There a command is what the image's own entry point is given.
             args = mem::take(&mut command);
         }
-        let env_file = work.join("env");
-        write(&env_file, &env_text(job, &task.env))?;
+        let (env_file, env) = (work.join("env"), env(job, &task.env));
+        // As the engines read it: a line each, taken as it stands.
+        let lines: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        write(&env_file, &lines)?;
         Ok(Plan {
             name: format!("qubix-worker-{}-{}-{number}", &owner[..8], &key[..12]),
             owner,
@@ -193,6 +195,7 @@ impl<'a> Assignment<'a> {
             command,
             args,
             env_file: text(&env_file)?,
+            env: env.into_iter().map(|(name, _)| name).collect(),
             mounts,
             user: user(),
             // In whole pages, as the kernel has it.
@@ -287,16 +290,16 @@ fn hand_over(work: &Path, (user, group): (u32, u32)) -> io::Result<()> {
     names.try_for_each(|name| folder.give(Path::new(name), user, group))
 }
 
-/// As the engines read it: a line each, taken as it stands.
-fn env_text(job: &Job, own: &[(String, String)]) -> String {
+/// What a container finds in its environment.
+fn env(job: &Job, own: &[(String, String)]) -> Vec<(String, String)> {
     let ours = [
         ("HOME", "/tmp"),
         ("WORKER_JOB_ID", job.id.as_str()),
         ("WORKER_INPUT_DIR", "/input"),
         ("WORKER_OUTPUT_DIR", "/output"),
     ];
-    let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    ours.into_iter().chain(own).map(|(name, value)| format!("{name}={value}\n")).collect()
+    let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    ours.into_iter().chain(own.iter().cloned()).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

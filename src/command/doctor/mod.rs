@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::logging;
+use crate::{logging, text};
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let checks = match Config::from_args(args) {
@@ -31,7 +31,11 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
             vec![Check::fail("settings", problems.to_string().replace('\n', "; "), fix)]
         }
     };
-    let told = if args.get_flag("json") { json(&checks) } else { text(&checks) };
+    let told = if args.get_flag("json") {
+        text::visible_json(&json(&checks))
+    } else {
+        text::shown_lines(&text(&checks))
+    };
     io::stdout().write_all(told.as_bytes())?;
     let failed = checks.iter().any(|check| matches!(check.verdict, Verdict::Fail { .. }));
     Ok(if failed { Exit::Internal } else { Exit::Stopped })

@@ -16,6 +16,9 @@ const LABEL_ID: &str = "qubix-worker.id";
 /// How much of what a container prints the engine keeps.
 const LOG_MAX: &str = "16m";
 
+/// The variables that docker's client sets by its own settings.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
 /// Open files of one process.
 const FILES: u64 = 4096;
 
@@ -35,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) args: Vec<String>,
     /// A file of `NAME=value` lines.
     pub(crate) env_file: String,
+    /// The names in it.
+    pub(crate) env: Vec<String>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) user: (u32, u32),
     /// In bytes.
@@ -73,6 +78,7 @@ pub(super) fn create(plan: &Plan, engine: &Engine) -> Vec<String> {
     args.isolation(plan, engine);
     args.limits(plan, engine);
     args.option("--env-file", &plan.env_file);
+    args.no_proxies(plan, engine.speech);
     for mount in &plan.mounts {
         args.option("--mount", &bind(mount, engine.speech));
     }
@@ -107,6 +113,8 @@ impl Args {
             self.option("--read-only-tmpfs", "false");
             // The image's own would be on a disk on which nobody looks at how much they hold.
             self.option("--image-volume", "tmpfs");
+            // Nor this machine's list of hosts; docker writes one of its own.
+            self.flag("--no-hosts");
             // Where SELinux keeps containers from the machine's files, ours are made the container's.
             self.option("--security-opt", "label=disable");
         }
@@ -127,6 +135,22 @@ impl Args {
         // A first process that is none of the job's: signals mean to the job's what they mean elsewhere,
         // and what it leaves behind is reaped.
         self.flag("--init");
+    }
+
+    /// An engine's own settings may name a proxy, with its password, for all containers.
+    fn no_proxies(&mut self, plan: &Plan, speech: Speech) {
+        if speech == Speech::Podman {
+            self.option("--http-proxy", "false");
+            return;
+        }
+        for name in PROXIES {
+            for name in [name.to_owned(), name.to_lowercase()] {
+                // Without a value: it is not to be there.
+                if !plan.env.contains(&name) {
+                    self.option("--env", &name);
+                }
+            }
+        }
     }
 
     fn limits(&mut self, plan: &Plan, engine: &Engine) {
@@ -226,6 +250,7 @@ mod tests {
             command: vec!["python".into(), "-c".into(), "1".into()],
             args: vec![],
             env_file: "/s/env".into(),
+            env: vec!["HOME".into(), "https_proxy".into()],
             mounts: vec![
                 mount("/s/in", "/input", true),
                 mount("/s, \"of\" mine/out", "/output", false),
@@ -276,6 +301,15 @@ mod tests {
         wanted.extend(LIMITS);
         wanted.extend([
             "--env-file=/s/env",
+            "--env=HTTP_PROXY",
+            "--env=http_proxy",
+            "--env=HTTPS_PROXY",
+            "--env=FTP_PROXY",
+            "--env=ftp_proxy",
+            "--env=NO_PROXY",
+            "--env=no_proxy",
+            "--env=ALL_PROXY",
+            "--env=all_proxy",
             "--mount=type=bind,src=/s/in,dst=/input,readonly",
             "--mount=type=bind,\"src=/s, \"\"of\"\" mine/out\",dst=/output",
             "--log-driver=json-file",
@@ -299,9 +333,11 @@ mod tests {
             [
                 "--read-only-tmpfs=false",
                 "--image-volume=tmpfs",
+                "--no-hosts",
                 "--security-opt=label=disable",
                 "--tmpfs=/tmp:rw,nosuid,nodev,exec,mode=1777,notmpcopyup",
                 "--timeout=3620",
+                "--http-proxy=false",
                 "--mount=type=bind,src=/s/in,dst=/input,ro=true",
                 "--log-driver=k8s-file",
             ]

@@ -37,14 +37,17 @@ pub(super) fn complaint(lines: &[String]) -> String {
 }
 
 impl Engine {
-    /// A client's process, in which nothing of the agent's environment is but what it needs.
+    /// A client's process, in which nothing of the agent's environment is but what it needs. A proxy, with
+    /// its password, is for fetching images: clients hand it on to containers.
     pub(super) fn program(&self, args: &[String]) -> Program {
+        let pulls = args.first().is_some_and(|command| command == "pull");
+        let needs = |name: &str| pulls || !name.to_lowercase().ends_with("_proxy");
         Program {
             // Not a job's: what it leaves running is the engine's.
             mark: "engine".into(),
             path: self.program.clone(),
             args: args.iter().map(Into::into).collect(),
-            env: self.env.clone(),
+            env: self.env.iter().filter(|(name, _)| needs(name)).cloned().collect(),
             dir: "/".into(),
             is_wrapped: false,
         }
