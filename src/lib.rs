@@ -38,6 +38,8 @@ mod crash;
 mod engine;
 mod exit;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod ipfs;
 mod job;
 mod logging;

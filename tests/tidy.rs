@@ -18,8 +18,8 @@ const FLOORS: [&[&str]; 6] = [
     &["process"],
     &[
         "archive", "beneath", "cgroup", "cid", "cli", "clock", "config", "crash", "exit", "fetch",
-        "ipfs", "logging", "notify", "pattern", "reading", "retry", "secret", "serve", "snapshot",
-        "text", "tls", "upload", "work",
+        "fuzz", "ipfs", "logging", "notify", "pattern", "reading", "retry", "secret", "serve",
+        "snapshot", "text", "tls", "upload", "work",
     ],
 ];
 
@@ -28,7 +28,8 @@ const EXCEPTIONS: [(&str, &str); 2] = [("command", "mock"), ("job", "backend::wi
 
 /// Rooms that import these and nothing else. A backend that shared a type with the agent would pass a
 /// misspelt field on both sides; an engine that read anything would not be reproducible.
-const ONLY: [(&str, &[&str]); 2] = [("mock", &["serve", "clock"]), ("engine", &["work", "text"])];
+const ONLY: [(&str, &[&str]); 2] =
+    [("mock", &["serve", "clock"]), ("engine", &["work", "text", "fuzz"])];
 
 const MAX_LINES: usize = 600;
 

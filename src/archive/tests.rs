@@ -35,7 +35,7 @@ fn unpacked_into(
     match done {
         Ok(()) => {
             let (found, _) = Folder::open(&inner).unwrap().list(1000).unwrap();
-            Ok(found.iter().map(|found| found.path.to_str().unwrap().to_owned()).collect())
+            Ok(found.iter().map(|found| found.path.to_string_lossy().into_owned()).collect())
         }
         Err(Error::Theirs(error)) => Err(error),
         Err(Error::Ours(error)) => panic!("{error}"),
@@ -193,4 +193,67 @@ fn what_is_no_archive_is_refused() {
     let tar = gz(&tar_of(&[("a", EntryType::Regular, "")]));
     let told = unpacked(&tar[..tar.len() / 2], Archive::TarGz).unwrap_err();
     assert_eq!(told, "it cannot be read: incomplete deflate stream");
+}
+
+/// A tar whose headers have the checksums that belong to them, as a stranger would make it.
+fn summed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for block in bytes.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    bytes
+}
+
+/// Whatever an archive was, what it left is files and folders, and links to such, within what it may.
+fn assert_harmless(folder: &Path, top: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+        let kind = metadata.file_type();
+        if kind.is_symlink() {
+            let target = fs::canonicalize(&path);
+            assert!(target.is_err() || target.is_ok_and(|to| to.starts_with(top)), "{path:?}");
+            continue;
+        }
+        assert!(kind.is_dir() || kind.is_file(), "{path:?}");
+        assert!(matches!(metadata.permissions().mode() & 0o7777, 0o644 | 0o755), "{path:?}");
+        if kind.is_dir() {
+            assert_harmless(&path, top);
+        }
+    }
+}
+
+fn fuzz(target: &str, words: &[&str], kind: Archive, form: fn(&[u8]) -> Vec<u8>) {
+    crate::fuzz::run(target, words, |bytes| {
+        let dir = tempfile::tempdir().unwrap();
+        let told = unpacked_into(&dir, &form(bytes), kind);
+        let top = fs::canonicalize(dir.path()).unwrap().join("in");
+        assert_harmless(&top, &top);
+        told.map_or_else(|error| error, |files| format!("{} files", files.len().min(3)))
+    });
+}
+
+#[test]
+fn fuzz_zip() {
+    let words = ["PK\x01\x02", "PK\x03\x04", "PK\x05\x06", "PK\x06\x06", "../", "/", "a", "\0"];
+    fuzz("zip", &words, Archive::Zip, <[u8]>::to_vec);
+}
+
+#[test]
+fn fuzz_tar() {
+    let words =
+        ["../", "/", "a", "\0", "0000777\0", "77777777777\0", "17 path=../x\n", "11 size=9\n"];
+    fuzz("tar", &words, Archive::Tar, summed);
+}
+
+#[test]
+fn fuzz_tgz() {
+    // What is no gzip file is packed, so that its content is mutated too.
+    let form = |bytes: &[u8]| match bytes {
+        [0x1f, 0x8b, ..] => bytes.to_vec(),
+        _ => gz(&summed(bytes)),
+    };
+    fuzz("tgz", &["\x1f", "../", "\0"], Archive::TarGz, form);
 }

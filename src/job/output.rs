@@ -193,4 +193,42 @@ mod tests {
         assert_eq!(reported, 16_000);
         assert_eq!(output.report_lines(), []);
     }
+
+    #[test]
+    fn fuzz_line() {
+        const WORDS: [&str; 12] = [
+            "{",
+            "}",
+            "\"",
+            "\n",
+            "{\"progress\":",
+            "{\"result\":{",
+            "\"operation\":",
+            "{\"failure\":{\"reason\":",
+            "1e308",
+            "null",
+            "\\u0000",
+            "\u{202e}",
+        ];
+        crate::fuzz::run("line", &WORDS, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (mut output, mut percent) = (Output::default(), 0.0);
+            for line in text.lines() {
+                output.take(Stream::Stdout, line, SystemTime::UNIX_EPOCH);
+                assert!((percent..=100.0).contains(&output.percent));
+                percent = output.percent;
+            }
+            let Output { operation, result, failure, .. } = &output;
+            let told = [operation.as_deref(), failure.as_ref().map(|told| told.error.as_str())];
+            let last = output.last_lines();
+            assert!(last.iter().map(String::len).sum::<usize>() <= LAST_BYTES);
+            assert!(
+                told.iter()
+                    .flatten()
+                    .all(|text| text.len() <= 1000 && !text.contains(char::is_control))
+            );
+            let parts = [percent > 0.0, operation.is_some(), result.is_some(), failure.is_some()];
+            format!("{parts:?} {}", if last.is_empty() { "" } else { "log" })
+        });
+    }
 }

@@ -380,4 +380,62 @@ mod tests {
         assert_eq!(first, content(later));
         assert_ne!(first, content(&later.replace("\"seed\":1", "\"seed\":2")));
     }
+
+    #[test]
+    fn fuzz_job() {
+        const WORDS: [&str; 24] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            "\"",
+            ",",
+            ":",
+            "null",
+            "true",
+            "-1",
+            "1e308",
+            "1e999",
+            "0.5",
+            "\\u0000",
+            "\\ud800",
+            "../",
+            "\"inputData\":{",
+            "\"advancedConfig\":{",
+            "\"inputs\":[",
+            "\"outputs\":[",
+            "\"url\":",
+            "https://a/b?c",
+            "\"path\":",
+            "$(x)",
+        ];
+        let terms = Terms { kinds: Kind::ALL.to_vec(), ..terms() };
+        crate::fuzz::run("job", &WORDS, |bytes| {
+            // What comes to be parsed is JSON already.
+            let Ok(raw) = serde_json::from_slice::<Box<RawValue>>(bytes) else {
+                return "no JSON".into();
+            };
+            let offer = match parse(&raw, &terms) {
+                Ok(offer) => offer,
+                Err(why) => {
+                    assert!(why.len() < 600, "{why}");
+                    return why;
+                }
+            };
+            assert_eq!(
+                parse(&RawValue::from_string(offer.text.clone()).unwrap(), &terms).as_ref(),
+                Ok(&offer)
+            );
+            match offer.job {
+                Ok(job) => {
+                    assert!(job.time_limit <= terms.time && !job.time_limit.is_zero());
+                    format!("{} {}", offer.kind, job.transfer.is_some())
+                }
+                Err(Decline { code, reason }) => {
+                    assert!(reason.len() <= 1000 && !reason.contains(char::is_control), "{reason}");
+                    format!("{} {reason}", code.name())
+                }
+            }
+        });
+    }
 }

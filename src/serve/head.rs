@@ -193,4 +193,52 @@ mod tests {
              Retry-After: 5\r\n\r\n"
         );
     }
+
+    #[test]
+    fn fuzz_head() {
+        const WORDS: [&str; 12] = [
+            "\r\n",
+            "\n",
+            "GET ",
+            "POST ",
+            " HTTP/1.1",
+            " HTTP/1.0",
+            "Content-Length: 7\r\n",
+            "Connection: close\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Expect: 100-continue\r\n",
+            ": ",
+            "\r\n\r\n",
+        ];
+        crate::fuzz::run("head", &WORDS, |bytes| match parse_head(bytes, 100) {
+            Ok(None) => {
+                assert!(bytes.len() < MAX_HEAD);
+                "more".into()
+            }
+            Ok(Some(head)) => {
+                assert!(head.size <= bytes.len().min(MAX_HEAD) && head.body <= 100);
+                let again = parse_head(&bytes[..head.size], 100);
+                assert_eq!(again.as_ref(), Ok(&Some(head)));
+                let head = again.unwrap().unwrap();
+                assert_written_it_reads_the_same(&head.request);
+                format!("{} {:?}", head.request.headers.len(), head.keep_alive)
+            }
+            Err(status) => {
+                let name = char::from_u32(u32::from(status)).unwrap();
+                format!("refused {name}")
+            }
+        });
+    }
+
+    /// What is read of a head is all there was to it.
+    fn assert_written_it_reads_the_same(request: &Request) {
+        let headers: String =
+            request.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let text = format!("{} {} HTTP/1.1\r\n{headers}\r\n", request.method, request.path);
+        match parse_head(text.as_bytes(), 100) {
+            Ok(Some(head)) => assert_eq!(head.request, *request),
+            // It may be longer, by what stands for bytes that are no text.
+            other => assert_eq!(other, Err(431), "{text}"),
+        }
+    }
 }

@@ -428,3 +428,55 @@ fn a_damaged_idx_pair_is_refused_or_sound() {
         found.iter().for_each(|found| assert_sound(&found.table));
     }
 }
+
+fn fuzzed(found: Result<Dataset, Error>) -> String {
+    match found {
+        Ok(found) => {
+            assert_sound(&found.table);
+            let width = found.table.features.len();
+            format!("{} columns {}", found.format, if width > 2 { "many" } else { "few" })
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+const WORDS: [&str; 16] = [
+    "\n", "\r\n", ",", ";", "\t", "\"", "\"\"", "{", "}", "[", "]", ":", "1e39", "-0.0", "NaN",
+    "\u{feff}",
+];
+
+#[test]
+fn fuzz_table() {
+    crate::fuzz::run("table", &WORDS, |bytes| {
+        let as_it_is = fuzzed(labelled(bytes, None));
+        fuzzed(labelled(bytes, Some("a")));
+        fuzzed(labelled(&gz(bytes), None));
+        as_it_is
+    });
+}
+
+#[test]
+fn fuzz_rows() {
+    crate::fuzz::run("rows", &WORDS, |mut bytes| {
+        let features = ["a", "b"].map(str::to_owned);
+        match super::rows::rows(input(&mut bytes), &features, MEMORY) {
+            Ok(values) => {
+                assert!(values.iter().all(|value| value.is_finite()));
+                assert!(values.len() % features.len() == 0 && !values.is_empty());
+                "rows".into()
+            }
+            Err(error) => error.to_string(),
+        }
+    });
+}
+
+#[test]
+fn fuzz_idx() {
+    crate::fuzz::run("idx", &[], |bytes| {
+        // The second file begins where its first bytes say.
+        let begin = bytes.windows(4).rposition(|window| window == [0, 0, 8, 1]);
+        let (images, labels) = bytes.split_at(begin.unwrap_or(bytes.len() / 2));
+        fuzzed(labelled(bytes, None));
+        fuzzed(pair(images, labels, MEMORY))
+    });
+}

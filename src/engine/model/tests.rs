@@ -293,3 +293,40 @@ fn no_flipped_byte_of_the_header_does_harm() {
         }
     }
 }
+
+#[test]
+fn fuzz_model() {
+    const WORDS: [&str; 10] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"F32\"",
+        "\"0.weight\":",
+        "\"shape\":[",
+        "\"__metadata__\":",
+        "1e9",
+        ",",
+    ];
+    crate::fuzz::run("model", &WORDS, |bytes| {
+        let mut bytes = bytes.to_vec();
+        // Its header ends where it closes, or hardly one would be read.
+        let length = bytes.get(8..).map(|rest| {
+            let mut values =
+                serde_json::Deserializer::from_slice(rest).into_iter::<serde::de::IgnoredAny>();
+            values.next().and_then(Result::ok).map_or(rest.len(), |_| values.byte_offset())
+        });
+        if let Some(length) = length.filter(|_| bytes[0] != b'=') {
+            bytes[..8].copy_from_slice(&(length as u64).to_le_bytes());
+        }
+        match from_bytes(&bytes, LIMITS) {
+            Ok(model) => {
+                let written = to_bytes(&model);
+                let again = from_bytes(&written, LIMITS).unwrap();
+                assert_eq!(to_bytes(&again), written, "it is written as it is read");
+                format!("{:?} layers", model.layers.len().min(3))
+            }
+            Err(refusal) => refusal.to_string(),
+        }
+    });
+}

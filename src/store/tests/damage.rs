@@ -226,3 +226,46 @@ fn what_a_kill_left_of_a_file_that_was_being_written_is_removed() {
     store.recover(ORIGIN, now()).unwrap();
     assert_eq!(left.map(|path| path.exists()), [false, false]);
 }
+
+#[test]
+fn fuzz_record() {
+    const WORDS: [&str; 16] = [
+        "{",
+        "}",
+        "\"",
+        ",",
+        "null",
+        "-1",
+        "18446744073709551616",
+        "\"taken\"",
+        "\"running\":",
+        "\"finished\":",
+        "\"delivered\":",
+        "\"tombstone\":",
+        "\"failed\":",
+        "\"cancelled\"",
+        "\"at\":\"2026-01-01T00:00:00Z\"",
+        "\\u0000",
+    ];
+    let (_dir, store) = store();
+    let path = store.record_path(&key("job-1"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    crate::fuzz::run("record", &WORDS, |bytes| {
+        // As it stands; and as a record with the checksum that belongs to it, as no damage has it.
+        let as_it_stands = match record::parse(bytes) {
+            Ok(_) => "a record".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let Ok(text) = str::from_utf8(bytes) else { return as_it_stands };
+        let sum = text::hex(&Sha256::digest(text));
+        let framed = format!(r#"{{"format":1,"sha256":"{sum}","record":{text}}}"#);
+        match record::parse(framed.as_bytes()) {
+            Ok(read) => {
+                record::write(&path, &read).unwrap();
+                assert_eq!(record::read(&path).unwrap(), read);
+                "another record".into()
+            }
+            Err(error) => error.to_string(),
+        }
+    });
+}
