@@ -15,6 +15,7 @@ mod completing;
 mod credentials;
 mod doctor;
 mod failing_disks;
+mod faults;
 mod fields;
 mod gpus;
 #[path = "../hostile/mod.rs"]

@@ -31,10 +31,15 @@ impl Request {
     }
 
     pub(crate) fn is(&self, pattern: &str) -> bool {
-        let (ours, theirs) = (self.call.split('/'), pattern.split('/'));
-        ours.clone().count() == theirs.clone().count()
-            && ours.zip(theirs).all(|(ours, theirs)| theirs == "*" || ours == theirs)
+        fits(&self.call, pattern)
     }
+}
+
+/// Whether a call is of this pattern, in which `*` is one segment.
+pub(super) fn fits(call: &str, pattern: &str) -> bool {
+    let (ours, theirs) = (call.split('/'), pattern.split('/'));
+    ours.clone().count() == theirs.clone().count()
+        && ours.zip(theirs).all(|(ours, theirs)| theirs == "*" || ours == theirs)
 }
 
 /// What is answered.
@@ -184,6 +189,12 @@ impl Backend {
     pub(crate) fn calls(&self) -> Vec<String> {
         let desk = self.shared.desk.lock().unwrap();
         desk.seen.iter().map(|request| request.call.clone()).collect()
+    }
+
+    /// Of what a long test has looked at.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn forget(&self) {
+        self.shared.desk.lock().unwrap().seen.clear();
     }
 
     pub(crate) fn requests(&self, pattern: &str) -> Vec<Request> {

@@ -7,6 +7,7 @@ mod host;
 mod market;
 mod mock;
 mod program;
+mod proxy;
 mod storage;
 
 use std::fs::{self, DirBuilder, File};
@@ -26,7 +27,8 @@ pub(crate) use host::{Host, SCRIPTS, USER, script};
 pub(crate) use market::{Fault, Market};
 pub(crate) use mock::Mock;
 pub(crate) use program::{Program, Stream, WORKER, run};
-pub(crate) use storage::{Storage, Stored};
+pub(crate) use proxy::{Fault as LineFault, Proxy};
+pub(crate) use storage::{Storage, Stored, tls_config};
 
 /// How long anything may take before a test gives it up. Never how long anything should take.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

@@ -80,16 +80,7 @@ impl Storage {
 
     /// The certificate is signed by `tests/it/tls/ca.pem`.
     pub(crate) fn https() -> Self {
-        let file = |name| format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-        let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        let config = ServerConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key);
-        Self::serve(Some(Arc::new(config.unwrap())))
+        Self::serve(Some(tls_config()))
     }
 
     fn serve(tls: Option<Arc<ServerConfig>>) -> Self {
@@ -199,6 +190,20 @@ impl Storage {
         // Whoever has heard enough may be gone.
         stream.get_mut().write_all(&answer).and_then(|()| stream.get_mut().flush()).ok();
     }
+}
+
+/// For `localhost`, by a certificate that `tests/it/tls/ca.pem` has signed.
+pub(crate) fn tls_config() -> Arc<ServerConfig> {
+    let file = |name| format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
+    Arc::new(config.unwrap())
 }
 
 /// The file or what was asked of it; half of that if it is to fail.
