@@ -417,3 +417,18 @@ fn the_readme_gives_a_reason_for_every_dependency() {
     let missing: Vec<_> = missing.map(str::to_owned).collect();
     none("README.md's table of dependencies lacks these", &missing);
 }
+
+#[test]
+fn the_same_warning_stands_wherever_strangers_programs_are_allowed() {
+    let words = |text: &str| {
+        let words = text.split_whitespace().filter(|word| !matches!(*word, ">" | "\\"));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let page = words(&read("docs/threat-model.md"));
+    let warning = page.find("These jobs are programs of strangers.").map(|at| &page[at..]);
+    let warning = warning.and_then(|rest| rest.split_inclusive("cannot lose.").next());
+    let warning = warning.expect("docs/threat-model.md has the warning");
+    for path in ["README.md", "src/cli/settings.rs"] {
+        assert!(words(&read(path)).contains(warning), "{path} does not say: {warning}");
+    }
+}

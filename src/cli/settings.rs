@@ -120,7 +120,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Work,
         "allow",
         "KIND[,KIND]",
-        "Run these kinds of job besides the engine's: script, container [default: none]",
+        "Run these kinds of job besides the engine's: script, container. These jobs are programs of strangers. \
+         The kernel keeps them from your files, your network and your other programs; a flaw in the kernel, or \
+         in podman or docker, would give them what the worker's own user can do, so allow them only on a machine \
+         that holds nothing you cannot lose. See docs/threat-model.md [default: none]",
     ),
     setting(
         Work,
