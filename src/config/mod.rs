@@ -399,7 +399,7 @@ fn rules(layers: &mut Layers) -> Rules {
     }
     Rules {
         heartbeat_interval: layers
-            .parse("heartbeat-interval", value::duration(1, 600))
+            .parse("heartbeat-interval", value::heartbeat_interval)
             .unwrap_or(Duration::from_secs(30)),
         progress_interval: layers
             .parse("progress-interval", value::duration(1, 600))

@@ -108,6 +108,13 @@ pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duratio
     }
 }
 
+/// With the tests' feature also in milliseconds: a soak lives through many heartbeats in little time.
+pub(super) fn heartbeat_interval(typed: &str) -> Result<Duration, String> {
+    let is_test = cfg!(feature = "crash-points") && typed.ends_with("ms");
+    let compressed = humantime::parse_duration(typed).ok().filter(|_| is_test);
+    compressed.map_or_else(|| duration(1, 600)(typed), Ok)
+}
+
 /// A number of bytes, with its unit; nothing is also written 0.
 pub(super) fn size(typed: &str) -> Result<u64, String> {
     let wanted = "write 500MB, 1GiB or 0";

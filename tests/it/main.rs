@@ -37,6 +37,8 @@ mod register;
 mod reload;
 mod scripts;
 mod service;
+#[cfg(feature = "crash-points")]
+mod soak;
 mod stages;
 mod stopping;
 mod support;
