@@ -29,10 +29,20 @@ pub(crate) fn monotonic() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// The wall clock, for time stamps only.
+/// The end of the year 9999, in seconds: no later time can be written, and none before 1970.
+const LAST: u64 = 253_402_300_799;
+
+/// The wall clock, for time stamps only; at its nearest to what can be written.
 #[expect(clippy::disallowed_methods, reason = "this is the place that reads it")]
 pub(crate) fn wall() -> SystemTime {
-    SystemTime::now()
+    let first = SystemTime::UNIX_EPOCH;
+    SystemTime::now().clamp(first, first + Duration::from_secs(LAST))
+}
+
+/// Whether the wall clock stands before 1970, where neither time stamps nor TLS work.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads it")]
+pub(crate) fn is_before_1970() -> bool {
+    SystemTime::now() < SystemTime::UNIX_EPOCH
 }
 
 /// `2026-01-15T10:30:00.000Z`, as the wire and the files have it.

@@ -14,11 +14,22 @@ use crate::{clock, text};
 /// Starts the log. `RUST_LOG` wins over the level asked for.
 pub(crate) fn start(log: Log) {
     builder(log).init();
+    warn_of_clock();
 }
 
 /// The same, with bars below it that it leaves whole.
 pub(crate) fn start_above(bars: MultiProgress, log: Log) {
     builder(log).target(Target::Pipe(Box::new(Above(bars)))).init();
+    warn_of_clock();
+}
+
+fn warn_of_clock() {
+    if clock::is_before_1970() {
+        log::warn!(
+            "the clock of this machine stands before 1970: times are wrong, and no https server can be reached \
+             until it is set (timedatectl set-ntp true)"
+        );
+    }
 }
 
 fn builder(Log { level, format, under_journal }: Log) -> Builder {

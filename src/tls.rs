@@ -2,7 +2,23 @@
 
 use std::path::Path;
 
+use ureq::http::{Request, Response};
+use ureq::middleware::MiddlewareNext;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Body, SendBody};
+
+use crate::clock;
+
+/// Refuses what would panic: the TLS library knows no time before 1970.
+pub(crate) fn after_1970(
+    request: Request<SendBody<'_>>,
+    next: MiddlewareNext<'_>,
+) -> Result<Response<Body>, ureq::Error> {
+    if request.uri().scheme_str() == Some("https") && clock::is_before_1970() {
+        return Err(ureq::Error::Tls("the clock of this machine stands before 1970: set it"));
+    }
+    next.handle(request)
+}
 
 /// The public certificates, and the provider's own where one is given.
 pub(crate) fn trusting(ca_cert: Option<&Path>) -> Result<TlsConfig, String> {

@@ -168,6 +168,7 @@ impl Backend {
             .input_buffer_size(16 << 10)
             .output_buffer_size(16 << 10)
             .user_agent(concat!("qubix-worker/", env!("CARGO_PKG_VERSION")))
+            .middleware(tls::after_1970)
             .tls_config(tls::trusting(connection.ca_cert.as_deref()).map_err(Problems::of_one)?)
             .build()
             .new_agent();

@@ -1,6 +1,6 @@
 //! `worker logs`: what a job printed.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -16,6 +16,9 @@ use crate::{logging, text};
 
 /// How often a log that is followed is looked at.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+/// More than any log has.
+const LOG_MAX: u64 = 16 << 20;
 
 pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let (state_dir, log) = state_dir_from_args(args)?;
@@ -58,7 +61,7 @@ fn find(state_dir: &Path, id: &str) -> anyhow::Result<Key> {
 
 /// Line by line, without what a terminal would obey; with what is added while the log is open.
 fn print(path: &Path, out: &mut io::StdoutLock<'_>, is_open: impl Fn() -> bool) -> io::Result<()> {
-    let (mut log, mut line) = (BufReader::new(open_to_look(path)?), vec![]);
+    let (mut log, mut line) = (BufReader::new(open_to_look(path)?.take(LOG_MAX)), vec![]);
     loop {
         // Asked before it is read: what came before the end is not missed.
         let may_grow = is_open();

@@ -167,8 +167,9 @@ impl Porter {
 
     /// A result of an earlier job, if it is here and still what it was.
     fn earlier(&self, cid: &Cid, file: &File, sha256: Option<&str>) -> Result<(), Refused> {
-        let path = self.charge.artefacts.join(cid.to_string());
-        let found = File::open(&path).and_then(|mut kept| {
+        let kept = Folder::open(&self.charge.artefacts);
+        let kept = kept.and_then(|folder| folder.read(Path::new(&cid.to_string())));
+        let found = kept.and_then(|mut kept| {
             let address = cid::address(&mut kept, cid::Version::V1)?;
             kept.rewind()?;
             Ok((kept, address.cid == *cid))

@@ -12,7 +12,7 @@ use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use crate::text;
+use crate::{text, tls};
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// From the request to the last byte of its answer. A job's own time limit is shorter as a rule.
@@ -28,6 +28,7 @@ pub(crate) fn agent(private: bool, trust: TlsConfig) -> Agent {
 pub(super) fn agent_for(allows: fn(IpAddr) -> bool, trust: TlsConfig) -> Agent {
     let config = Agent::config_builder()
         .tls_config(trust)
+        .middleware(tls::after_1970)
         .timeout_connect(Some(CONNECT))
         .timeout_global(Some(WHOLE))
         .timeout_per_read(Some(SILENCE))

@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::beneath::Folder;
-use crate::crash;
+use crate::{crash, text};
 
 /// What the name of a file begins with that is not in its place yet.
 pub(super) const TEMPORARY: &str = ".tmp";
 
 /// More than any file that is read as a whole to be looked at.
 const SMALL: u64 = 1 << 20;
+
+/// Neither a link is followed nor a pipe waited for.
+#[expect(clippy::cast_possible_wrap, reason = "the kernel's own flags")]
+const LOOKING: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
 
 /// A file operation that failed: verb, path, cause.
 #[derive(Debug, thiserror::Error)]
@@ -41,21 +45,46 @@ impl FileError {
 
 /// Opens a file to look at it. Who looks may be root, and the directory a service's, where something
 /// hostile may have left a link or a pipe: neither is followed or waited for.
-#[expect(clippy::cast_possible_wrap, reason = "the kernel's own flags")]
 pub(crate) fn open_to_look(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
-    }
-    Ok(file)
+    regular(File::options().read(true).custom_flags(LOOKING).open(path)?)
 }
 
 /// What a file holds that is small, unless somebody else has written it.
-pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(path, SMALL)
+}
+
+/// What a file holds, which is refused if it is longer: whatever it is, it takes neither long nor much memory.
+pub(super) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_to_look(path)?;
+    is_at_most(&file, most)?;
     let mut content = vec![];
-    open_to_look(path)?.take(SMALL).read_to_end(&mut content)?;
+    file.take(most).read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// Refuses a file that is longer than any of ours.
+pub(super) fn is_at_most(file: &File, most: u64) -> io::Result<()> {
+    if file.metadata()?.len() <= most {
+        return Ok(());
+    }
+    let told = format!("it is longer than {}: move it away", text::size(most));
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, told))
+}
+
+/// Opens a file to write to it, made where there is none, for its owner alone. Whatever else has its name is not
+/// followed, waited for, or written to.
+pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    regular(options.custom_flags(LOOKING).open(path)?)
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))
 }
 
 /// Replaces `path` by `content`. After an error the old file stands, or the new one, but

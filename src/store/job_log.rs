@@ -77,8 +77,10 @@ impl Parts {
     fn open(path: &Path, part: u64) -> io::Result<Self> {
         let tail_path = path.with_extension("tail");
         let open = |path: &Path| {
+            // Whatever has its name by now: a new one is made.
+            fs::remove_file(path).ok();
             let mut options = File::options();
-            let file = options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            let file = options.read(true).write(true).create_new(true).mode(0o600);
             file.open(path).map(BufWriter::new)
         };
         Ok(Self { head: open(path)?, tail: open(&tail_path)?, tail_path, part, written: 0 })
@@ -168,7 +170,7 @@ fn drop_old(dir: &Path, now: SystemTime) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -251,8 +253,9 @@ mod tests {
     #[test]
     fn a_log_that_finds_no_room_is_left_out_from_then_on() {
         let dir = tempfile::tempdir().unwrap();
-        symlink("/dev/full", dir.path().join("job.log")).unwrap();
         let mut log = JobLog::open(dir.path(), "job", NOW);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        log.parts.as_mut().unwrap().head = BufWriter::new(full);
         log.line(&"x".repeat(4096).repeat(4));
         assert!(log.parts.is_none(), "and that is said once");
         log.line("more");

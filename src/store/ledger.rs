@@ -8,9 +8,9 @@
 //! A full ledger becomes `ledger.1.jsonl`, in place of the one before it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -25,6 +25,9 @@ use crate::{clock, crash, text};
 
 /// A ledger is not longer than this, and there are two of them.
 const MAX_BYTES: u64 = 16 << 20;
+
+/// What is longer is none.
+const READ_MAX: u64 = 2 * MAX_BYTES;
 
 /// The status of an attempt that is paid for.
 pub(super) const COMPLETED: &str = "completed";
@@ -101,7 +104,7 @@ impl Ledger<'_> {
 
     fn make_room(&self, bytes: u64) -> Result<(), FileError> {
         let path = self.path();
-        match fs::metadata(&path) {
+        match fs::symlink_metadata(&path) {
             Ok(data) if data.len() + bytes > MAX_BYTES => file::rename(&path, &self.older()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -202,9 +205,8 @@ fn status(outcome: &Outcome, booking: &Booking) -> &'static str {
 }
 
 fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
-    let before = file.metadata()?.len();
+    let mut file = file::open_to_write(path)?;
+    let before = file.seek(SeekFrom::End(0))?;
     let feed: &[u8] = if ends_whole(&file, before)? { b"" } else { b"\n" };
     let written = file.write_all(&[feed, line].concat()).and_then(|()| {
         crash::point("line-written");
@@ -226,7 +228,7 @@ fn ends_whole(file: &File, length: u64) -> io::Result<bool> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    match fs::read(path) {
+    match file::read_up_to(path, READ_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
         read => read.map_err(|error| FileError::new("read", path, error)),
     }
@@ -235,10 +237,11 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// One after the other, so that no more than one of them is in memory.
 fn each_line(path: &Path, mut see: impl FnMut(&[u8])) -> Result<(), FileError> {
     let failed = |error| FileError::new("read", path, error);
-    let file = match File::open(path) {
+    let file = match file::open_to_look(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(failed)?,
     };
+    file::is_at_most(&file, READ_MAX).map_err(failed)?;
     for line in BufReader::new(file).split(b'\n') {
         see(&line.map_err(failed)?);
     }
@@ -246,7 +249,7 @@ fn each_line(path: &Path, mut see: impl FnMut(&[u8])) -> Result<(), FileError> {
 }
 
 fn cut(path: &Path, length: u64) -> io::Result<()> {
-    let file = File::options().write(true).open(path)?;
+    let file = file::open_to_write(path)?;
     file.set_len(length)?;
     file.sync_all()
 }

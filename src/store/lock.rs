@@ -1,13 +1,12 @@
 //! One agent a state directory: a lock on a file that is held for life.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::event::{Timespec, poll};
 
-use super::file::open_to_look;
+use super::file::{open_to_look, open_to_write};
 use super::{Error, FileError};
 
 /// So often the lock is tried again.
@@ -23,14 +22,7 @@ pub(super) fn take(dir: &Path) -> Result<Lock, Error> {
     let path = dir.join("lock");
     let failed =
         |error| Error::File { dir: dir.to_owned(), source: FileError::new("open", &path, error) };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file = open_to_write(&path).map_err(failed)?;
     match lock(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -6,6 +6,7 @@
 //! recorded, then the loop), so there are no locks here but the one on the whole directory.
 
 mod artefacts;
+mod claim;
 mod earnings;
 mod file;
 mod history;
@@ -31,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use artefacts::named_artefacts;
 pub(crate) use earnings::{By, Entry, Sum, each_entry, earnings, ledger_stamp, read_ledger};
-pub(crate) use file::{FileError, open_to_look, replace};
+pub(crate) use file::{FileError, open_to_look, read_small, replace};
 pub(crate) use history::{is_log_open, log_file, open_jobs};
 pub(crate) use job_log::JobLog;
 pub(crate) use lock::is_held;
@@ -58,6 +59,8 @@ pub(crate) enum Error {
         "{path} was written by a newer version of this program (format {format}): update, or give another --state-dir"
     )]
     Newer { path: PathBuf, format: u64 },
+    #[error("state directory {dir} is not safe to use: {problem}")]
+    Unsafe { dir: PathBuf, problem: String },
     #[error("state directory {dir} cannot be used")]
     File {
         dir: PathBuf,
@@ -81,6 +84,7 @@ impl Store {
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { dir: dir.to_owned(), source };
         make_dir(dir).map_err(failed)?;
+        claim::claim(dir)?;
         make_dir(&dir.join("jobs")).map_err(failed)?;
         let lock = lock::take(dir)?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })
@@ -285,8 +289,8 @@ impl Store {
 /// The id kept in a state directory, if one was. Needs no lock.
 pub(crate) fn read_worker_id(dir: &Path) -> Result<Option<String>, FileError> {
     let path = dir.join("worker-id");
-    match fs::read_to_string(&path) {
-        Ok(id) => match JobId::parse(id.trim()) {
+    match read_small(&path) {
+        Ok(id) => match JobId::parse(String::from_utf8_lossy(&id).trim()) {
             Some(id) => Ok(Some(id.as_str().to_owned())),
             None => {
                 let problem = io::Error::new(io::ErrorKind::InvalidData, "it holds no worker id");

@@ -96,6 +96,9 @@ impl Record {
     }
 }
 
+/// More than any record has: an offer and a result are some MiB at most.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// Why a record could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -118,7 +121,7 @@ pub(super) fn write(path: &Path, record: &Record) -> Result<(), FileError> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Record, ReadError> {
-    match std::fs::read(path) {
+    match file::read_up_to(path, MAX_BYTES) {
         Ok(content) => parse(&content),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ReadError::Absent),
         Err(error) => Err(ReadError::Io(error)),

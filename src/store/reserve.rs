@@ -16,9 +16,12 @@ const NAME: &str = "reserve";
 /// that is nearly full the last room is for those who write meanwhile.
 pub(super) fn keep(dir: &Path, free: u64) {
     let path = dir.join(NAME);
-    if free < 2 * SIZE || fs::metadata(&path).is_ok_and(|found| found.len() >= SIZE) {
+    let is_kept = |found: &fs::Metadata| found.is_file() && found.len() == SIZE;
+    if free < 2 * SIZE || fs::symlink_metadata(&path).is_ok_and(|found| is_kept(&found)) {
         return;
     }
+    // A part of it, or what somebody else has put there.
+    fs::remove_file(&path).ok();
     if let Err(error) = fill(&path) {
         log::debug!("cannot keep {}: {error}", path.display());
         // A part of it would only be in the way.
@@ -28,7 +31,7 @@ pub(super) fn keep(dir: &Path, free: u64) {
 
 fn fill(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     // Noise: zeros take no room on a file system that compresses.
     let mut noise = [0; 4096];
     let mut rng = fastrand::Rng::new();

@@ -3,17 +3,19 @@
 //! Losing one costs nothing but the work of computing it again, so what does not read back is as good as
 //! none.
 
-use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::file::{FileError, replace};
+use super::file::{FileError, read_up_to, replace};
 use super::quarantine::thin_out;
 use crate::work::Object;
 
 const FORMAT: u64 = 1;
+/// More than any of them has.
+const MAX_BYTES: u64 = 64 << 20;
+
 const KEEP_FILES: usize = 1000;
 const KEEP_BYTES: u64 = 256 << 20;
 
@@ -45,7 +47,7 @@ impl Store {
     }
 
     pub(crate) fn reusable(&self, name: &str) -> Option<Reusable> {
-        let text = fs::read(self.reuse_path(name)).ok()?;
+        let text = read_up_to(&self.reuse_path(name), MAX_BYTES).ok()?;
         let found: Reusable = serde_json::from_slice(&text).ok()?;
         (found.format == FORMAT).then_some(found)
     }
@@ -57,6 +59,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

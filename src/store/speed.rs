@@ -2,13 +2,12 @@
 //!
 //! It can be measured again at any time, so a file that does not read back is as good as none.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{FileError, replace};
+use super::file::{FileError, read_small, replace};
 use crate::reading::Speed;
 
 const FORMAT: u64 = 1;
@@ -32,7 +31,7 @@ pub(crate) fn write_speed(dir: &Path, speed: &Speed) -> Result<PathBuf, FileErro
 /// The speed kept in a state directory, if one is there and reads back.
 pub(crate) fn read_speed(dir: &Path) -> Option<Speed> {
     let path = path(dir);
-    let text = match fs::read(&path) {
+    let text = match read_small(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -61,6 +60,7 @@ fn path(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

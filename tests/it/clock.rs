@@ -4,7 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Backend, Home, endless, short};
+use crate::support::{Backend, Home, Program, WORKER, endless, short};
+use crate::tls;
 
 const DAY: i64 = 86_400;
 
@@ -68,4 +69,51 @@ fn a_clock_that_begins_in_1970_and_jumps_by_days_disturbs_nothing() {
     assert_eq!([worker.count("WARN"), worker.count("ERROR")], [0, 0]);
     worker.kill();
     assert_eq!(home.ledger().len(), 6);
+}
+
+#[test]
+fn a_clock_before_1970_is_warned_of_and_panics_nowhere() {
+    let (home, backend) = (Home::new(), Backend::start());
+    let (library, wrong_by) = (wall_clock(&home), home.path("wrong-by"));
+    let env = [("LD_PRELOAD", &*library), ("WALL_CLOCK_WRONG_BY", &*wrong_by)];
+    set(&home, -now() - 3650 * DAY);
+    backend.offer(&[short("job-1")]);
+    let mut worker = home.worker_with(&backend.url(), &["--max-jobs", "1"], &env);
+    let complete = backend.wait_for("POST /api/jobs/job-1/complete", 1).body;
+    assert_eq!(complete["status"], "completed");
+    assert_eq!(complete["timestamp"], "1970-01-01T00:00:00.000Z");
+    assert_eq!(worker.wait(), 0, "{}", worker.log());
+    assert_eq!([worker.count("WARN"), worker.count("stands before 1970")], [1, 1]);
+    let state = home.path("state");
+    for (args, code) in [
+        (["status"].as_slice(), 6),
+        (&["jobs"], 0),
+        (&["earnings"], 0),
+        (&["logs", "job-1"], 0),
+        (&["specs"], 0),
+        (&["pause", "--for", "1h"], 0),
+        (&["resume"], 0),
+        (&["doctor", "--backend", &backend.url()], 0),
+    ] {
+        let args = [args, &["--state-dir", &state]].concat();
+        let mut command = Program::start_at(WORKER, &args, &env);
+        let ended = command.wait();
+        assert!(!command.log().contains("panicked"), "{args:?}: {}", command.log());
+        // What doctor has to say of this machine is not of the clock.
+        assert!(ended == code || args[0] == "doctor", "{args:?}: {ended} {}", command.log());
+    }
+}
+
+#[test]
+fn a_backend_behind_tls_is_reached_when_a_clock_before_1970_is_set() {
+    let home = Home::new();
+    let (library, wrong_by) = (wall_clock(&home), home.path("wrong-by"));
+    let env = [("LD_PRELOAD", &*library), ("WALL_CLOCK_WRONG_BY", &*wrong_by)];
+    set(&home, -now() - DAY);
+    let (url, ca) = (tls::serve("server.pem"), tls::file("ca.pem"));
+    let mut worker = home.worker_with(&url, &["--ca-cert", &ca], &env);
+    worker.wait_log("the clock of this machine stands before 1970: set it");
+    set(&home, 0);
+    worker.wait_log("registered");
+    worker.stop();
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Check;
 use crate::config::user_units;
-use crate::store::{STATUS, is_held};
+use crate::store::{STATUS, is_held, read_small};
 
 const UNIT: &str = "qubix-worker.service";
 
@@ -61,7 +61,7 @@ fn started(unit: &str) -> Option<PathBuf> {
 /// An agent goes on with the file that it was started from, whatever was installed since.
 fn version(state_dir: &Path, ours: &str) -> Check {
     let name = "version";
-    let status = fs::read(state_dir.join(STATUS)).ok();
+    let status = read_small(&state_dir.join(STATUS)).ok();
     let running = status.and_then(|text| serde_json::from_slice::<Running>(&text).ok());
     // Not by its pid, which may be another program's by now.
     match running.filter(|_| is_held(state_dir).unwrap_or(false)) {
