@@ -115,6 +115,25 @@ time.sleep(15)
 print('{\"result\": {\"wrote\": 10}}')
 ";
 
+/// Many names and holes, which take no room; and a hole that is larger than a file may be.
+const NOTHING_MUCH: &str = "
+import json
+os.chdir('/tmp')
+for n in range(3):
+    os.close(create(f'f{n}'))
+    for m in range(50000):
+        os.link(f'f{n}', f'{n}-{m}')
+for n in range(3):
+    os.ftruncate(create(n), 40 << 20)
+try:
+    os.ftruncate(create(3), 3 << 30)
+    told = 0
+except OSError as error:
+    told = error.errno
+time.sleep(3)
+print(json.dumps({'result': {'told': told}}))
+";
+
 fn attack(text: &str) -> Value {
     let mut job = script("python3", &[FLOOD, text].concat());
     job["timeoutSeconds"] = json!(50);
@@ -157,6 +176,8 @@ fn what_cannot_be_counted_ends_where_the_disk_is_to_stay_free() {
     for (text, told) in [(IN_MAPPED_FILES, LOW), (IN_FLIGHT, LOW), (MANY_NAMES, OVER)] {
         is_killed(&host, text, told);
     }
+    // That a file is too large.
+    assert_eq!(host.result(&attack(NOTHING_MUCH))["told"], 27);
     host.goes_on();
 }
 
@@ -188,5 +209,21 @@ fn a_script_that_fills_the_disk_fails_by_its_own_fault() {
     let mut host = Host::on(&disk, &[]);
     let failed = host.run(&script("bash", "for n in 1 2 3; do cat /dev/zero >$n; done; exit 1"));
     assert_eq!(failed["errorDetails"]["blame"], "job", "{failed:#}");
+    host.goes_on();
+}
+
+#[test]
+fn a_job_that_comes_to_a_full_disk_waits_until_there_is_room() {
+    let disk = Disk::of(32);
+    let mut host = Host::on(&disk, &["--min-free", "8MiB"]);
+    disk.fill();
+    // The room is looked at before a beat, and the first of these may have begun before.
+    host.backend.wait_beats(2);
+    let id = host.offer(&script("bash", "echo fine"));
+    let beat = host.backend.wait_beats(2).body;
+    assert_eq!(beat["pausedReason"], "less than 8 MiB free on the disk of its state");
+    assert_eq!(host.backend.requests("POST /api/jobs/*/progress").len(), 0);
+    disk.clear();
+    assert_eq!(host.completion(&id)["status"], "completed");
     host.goes_on();
 }
