@@ -146,9 +146,7 @@ impl Meter {
         let Some(most) = self.disk.most else { return false };
         let (before, folder) = (clock::of_thread(), &self.disk.folder);
         let most = most.saturating_sub(unlinked(folder, child));
-        let is_over = |amount: &Amount| {
-            amount.bytes > most || amount.entries > ENTRIES_MAX || amount.depth > DEPTH_MAX
-        };
+        let is_over = |amount: &Amount| is_too_much(amount, most);
         let is_over = amount(folder, is_over).is_some_and(|amount| is_over(&amount));
         let worked = clock::of_thread().saturating_sub(before);
         self.count_at = now + COUNT_EVERY.max(worked * REST);
@@ -218,6 +216,10 @@ impl Writer {
     fn has(&self, folder: &Path) -> u64 {
         held(folder).saturating_add(self.unlinked)
     }
+}
+
+fn is_too_much(amount: &Amount, most: u64) -> bool {
+    amount.bytes > most || amount.entries > ENTRIES_MAX || amount.depth > DEPTH_MAX
 }
 
 /// Whether too little will be left, at this pace, at the look after the next: by then a program has gone
@@ -296,6 +298,19 @@ mod tests {
         let writing = writing(&[4, 64, 16]);
         assert_eq!([0, 1, 2].map(|name| writing.must_go(name, 0)), [false, true, false]);
         assert_eq!([2, 1, 0].map(|name| writing.must_go(name, 1)), [false, true, false]);
+    }
+
+    #[test]
+    fn neither_bytes_nor_names_nor_depth_are_without_a_bound() {
+        for (bytes, entries, depth, is_over) in [
+            (10, 200_000, 128, false),
+            (11, 1, 1, true),
+            (0, 200_001, 1, true),
+            (0, 129, 129, true),
+        ] {
+            let amount = Amount { bytes, entries, depth };
+            assert_eq!(is_too_much(&amount, 10), is_over, "{amount:?}");
+        }
     }
 
     #[test]
