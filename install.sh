@@ -436,8 +436,17 @@ await_registration() {
     echo "  how it is:  $program status"
     echo "  its log:    $log -f"
     echo "  settings:   $toml, then $ctl reload qubix-worker"
+    [ "$user" = no ] || hands_over ||
+        echo "  scripts:    are not offered; why, and how they can be: $(doctor) --allow script"
     [ "$user" = no ] || lingers ||
         echo "  log out:    it ends then; to keep it running: sudo loginctl enable-linger $whom"
+}
+
+# Whether your systemd was given what limits a script, to hand it on to the service.
+hands_over() {
+    local given
+    given=$(cat "/sys/fs/cgroup/user.slice/user-$(id -u).slice/user@$(id -u).service/cgroup.controllers" 2>/dev/null)
+    [[ " $given " == *' memory '* && " $given " == *' pids '* ]]
 }
 
 lingers() { [ -e "/var/lib/systemd/linger/$(id -un)" ]; }

@@ -60,7 +60,7 @@ fn the_agent_of_the_flood() {
     };
     let began = Instant::now();
     let (run, _) = job::watch(
-        Running::Process(Child::start(&program, None).unwrap()),
+        Running::Process(Box::new(Child::start(&program, None).unwrap())),
         &mut Watch {
             orders: &orders,
             limits,

@@ -7,7 +7,7 @@ use crate::machine;
 use crate::process::{Bound, Bounds};
 use crate::work::{Job, Share, Task};
 
-/// Processes and threads of one job that are not counted together with others of the same user.
+/// Processes and threads of one script, where they can only be counted together with others' of its user.
 const PROCESSES: u64 = 1024;
 
 /// The least disk that a job gets.
@@ -56,8 +56,14 @@ fn share(task: &Task) -> Option<&Share> {
 }
 
 /// What holds where neither a control group does nor the watch, which looks once a second, and after
-/// the agent's end.
-pub(super) fn bounds(job: &Job, limits: &Limits, disk: u64, grace: Duration) -> Bounds {
+/// the agent's end. `in_groups` is whether each job's group bounds its processes.
+pub(super) fn bounds(
+    job: &Job,
+    limits: &Limits,
+    disk: u64,
+    grace: Duration,
+    in_groups: bool,
+) -> Bounds {
     // Of each process; of all of them together the watch does it.
     let seconds = (job.time_limit + grace).as_secs().saturating_mul(machine::threads() as u64);
     let mut bounds = vec![
@@ -70,7 +76,8 @@ pub(super) fn bounds(job: &Job, limits: &Limits, disk: u64, grace: Duration) -> 
         (Bound::Core, 0),
         (Bound::Files, 4096),
     ];
-    if let Task::Script(_) = job.task {
+    // By its user only where it must be: of whom another script may have taken all that there are.
+    if matches!(job.task, Task::Script(_)) && !in_groups {
         bounds.push((Bound::Processes, PROCESSES));
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0")]

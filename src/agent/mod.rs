@@ -92,10 +92,20 @@ pub(crate) enum Error {
     Config(#[from] Problems),
     #[error(transparent)]
     State(#[from] store::Error),
-    #[error("cannot start the thread or pipe for {what}: {cause}")]
+    #[error("cannot start the thread or pipe for {what}: {cause}{}", fix(cause))]
     Start { what: &'static str, cause: io::Error },
     #[error("the {0} thread died of a bug")]
     Panicked(&'static str),
+}
+
+/// What helps where the system gives no more.
+fn fix(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::WouldBlock => {
+            "; this user may have no more processes: raise ulimit -u, or LimitNPROC= and TasksMax= of the unit"
+        }
+        _ => "",
+    }
 }
 
 /// Everything the threads share; all of it is read-only, or locks for itself.
@@ -149,9 +159,17 @@ pub(crate) fn run(
     match &groups {
         Ok(groups) => {
             log::info!("jobs run in control groups below {}", groups.place().display());
+            if !groups.bound_processes() {
+                log::warn!(
+                    "control groups do not limit processes here: one script may take those of another"
+                );
+            }
         }
         Err(why) => {
-            log::info!("no control groups ({why}): a job's memory is added up once a second");
+            log::info!(
+                "no control groups ({why}): a job's memory is added up once a second, and one \
+                 script may take the processes of another"
+            );
         }
     }
     let worker_id = match &config.identity.worker_id {

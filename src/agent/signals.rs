@@ -1,14 +1,24 @@
 //! Signals become events: TERM and INT ask for a drain, QUIT for an end now. HUP of a service asks for
-//! its settings to be read again.
+//! its settings to be read again. What means nothing here is heard and not obeyed, or it would end us: by a
+//! handler, since what is ignored would be ignored by every job's program too.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::Sender;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::event::{Event, StopRequest};
 use super::owner::Ask;
+
+const MEANT: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+
+/// Those of whoever mistakes us for another program, of timers, and of a file that is too large, where the
+/// write fails as well.
+const MEANINGLESS: [i32; 9] =
+    [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ, libc::SIGPWR, libc::SIGSTKFLT];
 
 pub(super) struct Watch {
     signals: Signals,
@@ -26,7 +36,7 @@ impl Drop for Closer {
 }
 
 pub(super) fn watch() -> io::Result<Watch> {
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
+    let signals = Signals::new(MEANT.iter().chain(&MEANINGLESS))?;
     Ok(Watch { signals, on_terminal: io::stdin().is_terminal() })
 }
 
@@ -38,6 +48,10 @@ impl Watch {
     pub(super) fn run(mut self, owner: &Ask, events: &Sender<Event>) {
         for signal in self.signals.forever() {
             let request = match signal {
+                signal if MEANINGLESS.contains(&signal) => {
+                    log::debug!("signal {signal} means nothing here");
+                    continue;
+                }
                 SIGQUIT => StopRequest::Cancel,
                 // With a terminal it says that this is going away.
                 SIGHUP if !self.on_terminal => {

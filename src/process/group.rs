@@ -36,7 +36,7 @@ const CONTROLLERS_V1: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 const CONTROLLERS_V2: [&str; 4] = ["memory", "pids", "cpu", "io"];
 
 /// Processes and threads of one job. Far more than any needs, and far fewer than a machine has.
-const PROCESSES: u64 = 8192;
+const PROCESSES: u64 = 4096;
 
 /// What a group of version 1 weighs for each processor: as much as a thread at niceness 10, since
 /// others there are single threads and not groups.
@@ -52,6 +52,7 @@ pub(crate) struct Groups {
     parents: Vec<PathBuf>,
     /// How the names of ours begin, of all that there may be.
     pub(super) prefix: String,
+    bound_processes: bool,
 }
 
 impl Groups {
@@ -66,14 +67,15 @@ impl Groups {
         // Unlike its path it has no length and no odd characters.
         let meta = fs::metadata(state_dir).map_err(failed)?;
         let prefix = format!("qubix-worker-{:x}-{:x}-", meta.dev(), meta.ino());
-        let groups = Self { parents, prefix };
+        let groups = Self { parents, prefix, bound_processes: false };
         groups.sweep();
         // Also in a container that shows them for reading only.
         let probe = groups.make("probe", PROBE, None).map_err(failed)?;
-        match probe.unlimited(PROBE) {
-            Some(what) => Err(format!("control groups do not work here: {what}")),
-            None => Ok(groups),
+        if let Some(what) = probe.unlimited(PROBE) {
+            return Err(format!("control groups do not work here: {what}"));
         }
+        let bound_processes = probe.counters.limit(["pids.max"; 2]) == Some(PROCESSES);
+        Ok(Self { bound_processes, ..groups })
     }
 
     /// Whether groups could be made by a process where this one is. Changes nothing.
@@ -81,6 +83,11 @@ impl Groups {
         let found = Hierarchies::read(root);
         let can_divide = delegated(&found).is_some_and(|parent| is_ours_alone(&parent));
         if can_divide || version_1(&found).is_some() { Ok(()) } else { Err(why_none(&found)) }
+    }
+
+    /// Whether each bounds its processes, besides their memory.
+    pub(crate) fn bound_processes(&self) -> bool {
+        self.bound_processes
     }
 
     /// The folder in which they are.
@@ -288,6 +295,14 @@ impl Group {
         let files = self.dirs().iter().map(|dir| dir.join(file));
         let mut present = files.filter(|path| path.exists());
         present.try_for_each(|path| put(&path, value))
+    }
+
+    /// Why a process is not held to a limit of memory by it, if it is not.
+    pub(super) fn objection(&self, pid: u32, memory: u64) -> Option<String> {
+        if !self.counters.processes().contains(&pid) {
+            return Some("it is not in its control group".to_owned());
+        }
+        self.unlimited(memory)
     }
 
     /// Takes a process in, and with it all that it will start; or leaves it where it was.

@@ -11,6 +11,7 @@ mod counters;
 mod family;
 mod group;
 mod lines;
+mod pace;
 mod proc;
 mod sandbox;
 mod seccomp;
@@ -32,6 +33,7 @@ pub(crate) use counters::Counters;
 use family::Family;
 pub(crate) use group::{Group, Groups};
 use lines::Lines;
+use pace::Pace;
 pub(crate) use proc::{TICKS, Usage, boot_id, descends_from, kills_for_memory};
 pub(crate) use sandbox::{FILTER, STATUS, Sandbox, View, find as find_program};
 pub(crate) use seccomp::filter;
@@ -88,6 +90,7 @@ pub(crate) struct Child {
     other: Option<OwnedFd>,
     stdin: Option<ChildStdin>,
     pipes: [Option<Pipe>; 2],
+    pace: Pace,
     family: Family,
     /// Removed after the leader is reaped.
     group: Option<Group>,
@@ -134,9 +137,20 @@ impl Child {
         let stdin = child.stdin.take();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let (pipes, is_wrapped) = ([None, None], program.is_wrapped);
-        let (other, reaped) = (None, false);
-        let mut started =
-            Self { child, pid, pidfd, other, stdin, pipes, family, group, is_wrapped, reaped };
+        let (other, reaped, pace) = (None, false, Pace::new(Instant::now()));
+        let mut started = Self {
+            child,
+            pid,
+            pidfd,
+            other,
+            stdin,
+            pipes,
+            pace,
+            family,
+            group,
+            is_wrapped,
+            reaped,
+        };
         for (slot, piped) in started.pipes.iter_mut().zip([stdout, stderr]) {
             *slot = piped.map(|(stream, fd)| pipe(stream, fd)).transpose()?;
         }
@@ -154,6 +168,14 @@ impl Child {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Why the kernel does not hold it to that much memory, if it does not.
+    pub(crate) fn not_held_to(&self, memory: u64) -> Option<String> {
+        match &self.group {
+            Some(group) => group.objection(self.id(), memory),
+            None => Some("it has no control group".to_owned()),
+        }
     }
 
     /// Lets the program go. It keeps its stdin: end of file there is the end of the agent.
@@ -177,24 +199,34 @@ impl Child {
         sink: &mut dyn FnMut(Stream, &str),
     ) -> io::Result<Woken> {
         let at_most = if self.pidfd.is_some() { at_most } else { at_most.min(LOOK_EVERY) };
-        let ordered = self.poll(at_most, orders)?;
+        let may_read = self.pace.allows(Instant::now());
+        let at_most = if may_read { at_most } else { at_most.min(pace::REST) };
+        let ordered = self.poll(at_most, orders, may_read)?;
         if self.other.as_ref().is_some_and(has_ended) {
             // It would wake us over and over.
             self.other = None;
         }
-        self.read_pipes(sink);
+        if may_read {
+            self.read_pipes(sink);
+        }
         if let Some(orders) = orders.filter(|_| ordered) {
             return read_order(orders).map(Woken::Order);
         }
         Ok(if self.has_exited()? { Woken::Exited } else { Woken::Timeout })
     }
 
-    fn poll(&self, at_most: Duration, orders: Option<&PipeReader>) -> io::Result<bool> {
+    fn poll(
+        &self,
+        at_most: Duration,
+        orders: Option<&PipeReader>,
+        with_output: bool,
+    ) -> io::Result<bool> {
+        let pipes = self.pipes.iter().flatten().filter(|_| with_output);
         let fds: Vec<BorrowedFd<'_>> = orders
             .iter()
             .map(|orders| orders.as_fd())
             .chain(self.pidfd.iter().chain(&self.other).map(AsFd::as_fd))
-            .chain(self.pipes.iter().flatten().map(|pipe| pipe.fd.as_fd()))
+            .chain(pipes.map(|pipe| pipe.fd.as_fd()))
             .collect();
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -216,7 +248,10 @@ impl Child {
                     pipe.lines.end(&mut |line| sink(pipe.stream, line));
                     *slot = None;
                 }
-                Ok(n) => pipe.lines.push(&buffer[..n], &mut |line| sink(pipe.stream, line)),
+                Ok(n) => {
+                    self.pace.spend(&buffer[..n]);
+                    pipe.lines.push(&buffer[..n], &mut |line| sink(pipe.stream, line));
+                }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(_) => *slot = None,
             }
@@ -298,7 +333,7 @@ impl Child {
         while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
             // Without the pidfds, which report their exits over and over.
             (self.pidfd, self.other) = (None, None);
-            self.poll(LAST_WORDS / 4, None)?;
+            self.poll(LAST_WORDS / 4, None, true)?;
             self.read_pipes(sink);
         }
         for pipe in self.pipes.iter_mut().flatten() {
@@ -319,7 +354,7 @@ impl Drop for Child {
         self.family.end(LAST_WORDS);
         // Not waited for any longer: a process stuck in the kernel must not hold the agent up.
         self.pipes = [None, None];
-        self.poll(LAST_WORDS, None).ok();
+        self.poll(LAST_WORDS, None, false).ok();
         if let Err(error) = self.child.try_wait() {
             log::debug!("cannot reap pid={}: {error}", self.child.id());
         }

@@ -45,7 +45,7 @@ const NAMESPACES: u32 = 0x7e02_0000;
 /// Kinds of socket: within the machine, IP of both versions, and questions to the kernel.
 const SOCKETS: [u32; 4] = [1, 2, 10, 16];
 
-const REFUSED: [libc::c_long; 34] = [
+const REFUSED: [libc::c_long; 37] = [
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,
@@ -70,6 +70,9 @@ const REFUSED: [libc::c_long; 34] = [
     libc::SYS_open_tree,
     libc::SYS_perf_event_open,
     libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
     libc::SYS_quotactl,
     libc::SYS_reboot,
     libc::SYS_request_key,

@@ -13,7 +13,7 @@ use crate::work::Blame;
 /// A job's program, made and held, or running.
 #[derive(Debug)]
 pub(crate) enum Running {
-    Process(Child),
+    Process(Box<Child>),
     Container(Box<Container>),
 }
 

@@ -90,8 +90,8 @@ fn folders_that_are_deeper_than_any_path_go_with_their_job() {
 #[test]
 fn a_flood_of_output_is_cut_and_costs_the_agent_no_memory() {
     let mut host = Host::start(&[]);
-    let text = "yes 'flood' | head -c 20000000; yes 'error' | head -c 5000000 >&2; \
-                head -c 50000000 /dev/zero; exit 1";
+    let text = "yes 'flood' | head -c 2000000; yes 'error' | head -c 2000000 >&2; \
+                head -c 20000000 /dev/zero; exit 1";
     let failed = host.run(&script("bash", text));
     assert_eq!(failed["error"], "exit code 1");
     assert!(failed.to_string().len() < 200_000, "the completion is bounded");
@@ -99,6 +99,42 @@ fn a_flood_of_output_is_cut_and_costs_the_agent_no_memory() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib < 100 << 10, "the agent took {kib} KiB");
+    host.goes_on();
+}
+
+/// Prints the same again and again for a while, and tells how much of it was taken.
+const FLOOD: &str = r#"
+import json, os, sys, time
+kind, fd = sys.argv[1], int(sys.argv[2])
+one = {'lines': b'flood\n', 'empty': b'\n', 'progress': b'{"progress": 50, "operation": "on"}\n',
+       'json': b'{"x": [' + b'0, ' * 1300 + b'0]}\n', 'binary': bytes(range(256)) * 16}[kind]
+many = one * (16384 // len(one) + 1)
+begun, taken = time.monotonic(), 0
+while time.monotonic() < begun + 6:
+    taken += os.write(fd, many)
+seconds = time.monotonic() - begun
+lines = taken * one.count(b'\n') / len(one)
+with open('/output/result.json', 'w') as file:
+    json.dump({'mebibytes': (taken + 32 * lines) / (1 << 20), 'seconds': seconds}, file)
+"#;
+
+#[test]
+fn however_a_script_floods_its_output_is_read_at_a_bounded_rate_and_what_it_tells_then_counts() {
+    let mut host = Host::start(&["--slots", "5"]);
+    let kinds = [("lines", "1"), ("empty", "1"), ("progress", "1"), ("json", "1"), ("binary", "2")];
+    let ids = kinds.map(|(kind, stream)| {
+        let mut job = script("python3", FLOOD);
+        job["inputData"]["args"] = json!([kind, stream]);
+        let id = host.offer(&job);
+        host.backend.wait_for(&format!("POST /api/jobs/{id}/progress"), 1);
+        id
+    });
+    for ((kind, _), id) in kinds.into_iter().zip(ids) {
+        let completion = host.completion(&id);
+        let of = |name: &str| completion["result"][name].as_f64().unwrap();
+        let most = 32.0 + 4.0 * of("seconds") + 2.0;
+        assert!(of("mebibytes") < most, "{kind}: {completion:#}");
+    }
     host.goes_on();
 }
 

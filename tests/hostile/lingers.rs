@@ -1,20 +1,9 @@
 //! Scripts that do not want to go.
 
-use std::fs;
-
 use serde_json::json;
 
+use super::living;
 use crate::support::{Host, SCRIPTS, script};
-
-/// The processes whose command line holds this.
-fn living(mark: &str) -> Vec<String> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|process| {
-        let line = fs::read(process.path().join("cmdline")).ok()?;
-        Some(String::from_utf8_lossy(&line).replace('\0', " "))
-    });
-    lines.filter(|line| line.contains(mark)).collect()
-}
 
 #[test]
 fn one_that_does_not_hear_is_killed_after_its_grace() {

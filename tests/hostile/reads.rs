@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
-use super::{PRIVILEGES, SEES};
+use super::{CALLS, PRIVILEGES, SEES};
 use crate::support::{Host, script};
 
 #[test]
@@ -154,6 +154,7 @@ fn privileges_are_neither_kept_nor_gained() {
     let result = host.result(&script("python3", PRIVILEGES));
     assert_eq!(result["done"], json!([]));
     assert_eq!([&result["uid"], &result["has"], &result["new"]], [65534, 0, 1]);
+    assert_eq!(host.result(&script("python3", CALLS))["done"], json!([]));
     host.goes_on();
 }
 

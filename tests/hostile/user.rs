@@ -1,9 +1,9 @@
-//! The same harm, tried on a worker that is an ordinary user's: no control group bounds its scripts, and
-//! they are the same user outside of their sandbox.
+//! The same harm, tried on a worker that is an ordinary user's: no control group bounds its scripts, which it
+//! was told to put up with, and they are the same user outside of their sandbox.
 
 use serde_json::json;
 
-use super::{BOMB, PRIVILEGES, SEES, reason};
+use super::{BOMB, CALLS, PRIVILEGES, SEES, living, reason};
 use crate::support::{Host, script};
 
 #[test]
@@ -17,6 +17,7 @@ fn nothing_of_the_owners_is_seen_and_no_privilege_gained() {
     let result = host.result(&script("python3", PRIVILEGES));
     assert_eq!([&result["done"], &result["uid"]], [&json!([]), &json!(65534)]);
     assert_eq!([&result["has"], &result["new"]], [0, 1]);
+    assert_eq!(host.result(&script("python3", CALLS))["done"], json!([]));
     host.goes_on();
 }
 
@@ -35,6 +36,30 @@ fn neither_processes_nor_memory_nor_disk_are_to_be_had_beyond_the_limit() {
         job["timeoutSeconds"] = json!(40);
         let failed = host.run(&job);
         assert_eq!(reason(&failed), wanted, "{text}: {failed:#}");
+    }
+    host.goes_on();
+}
+
+#[test]
+fn none_of_its_scripts_outlives_its_end_wherever_it_went() {
+    let mut host = Host::start_as_user(&[]);
+    for (text, error) in [
+        (
+            "setsid -f sh -c 'trap \"\" TERM HUP; sleep 4242201; sleep 4242201'; exit 3",
+            "exit code 3",
+        ),
+        ("env -i setsid -f nohup sleep 4242201 >/dev/null 2>&1; exit 3", "exit code 3"),
+        (
+            "setsid -f sleep 4242201; kill -9 -1; kill -9 1; sleep 4242201",
+            "timeout after 2s in stage run",
+        ),
+        ("trap '' TERM INT HUP; while :; do sleep 4242201; done", "timeout after 2s in stage run"),
+        ("kill -STOP 1 $PPID; kill -STOP $$; sleep 4242201", "timeout after 2s in stage run"),
+    ] {
+        let mut job = script("bash", text);
+        job["timeoutSeconds"] = json!(2);
+        assert_eq!(host.run(&job)["error"], error, "{text}");
+        assert_eq!(living("4242201"), [""; 0], "{text}");
     }
     host.goes_on();
 }

@@ -85,7 +85,8 @@ impl<'a> Assignment<'a> {
         // An engine keeps its images where it likes.
         let limits = Limits { time, memory, disk: None, ..limits };
         let doing = format!("fetching {image}");
-        let fetched = self.see_through(Running::Process(client), limits, Some(&doing), trip);
+        let fetched =
+            self.see_through(Running::Process(Box::new(client)), limits, Some(&doing), trip);
         fetched.map(drop).map_err(|halt| match halt {
             Halt::Ended(Ending::Failed(failure)) => not_fetched(&image, failure).into(),
             halt => halt,

@@ -8,7 +8,7 @@ use super::Assignment;
 use super::ending::one_line;
 use crate::agent::limits;
 use crate::job::Limits;
-use crate::process::{Bound, Bounds, Child, Group, Program};
+use crate::process::{Bound, Bounds, Child, Group, Groups, Program};
 use crate::runner;
 use crate::store::Phase;
 use crate::work::{Blame, Failure, Handle, Job, Reason, Stage, Task};
@@ -35,6 +35,9 @@ impl Assignment<'_> {
         };
         let child = Child::start(&program, self.group(job, stage))
             .map_err(|error| starting(error.to_string()))?;
+        if let Some(what) = self.objection(job, limits, &child) {
+            return Err(starting(format!("it would not be held to its limits: {what}")));
+        }
         crash::point("program-held");
         let handle = child.handle().map_err(|error| starting(error.to_string()))?;
         let running =
@@ -58,10 +61,18 @@ impl Assignment<'_> {
         made.map_err(failed).ok()
     }
 
+    /// Why a stranger's program would not be held to what it is limited to.
+    fn objection(&self, job: &Job, limits: &Limits, child: &Child) -> Option<String> {
+        let is_theirs = matches!(job.task, Task::Script(_)) && limits.stage == Stage::Run;
+        let must_be_held = is_theirs && !self.shared.config().jobs.limits_by_polling;
+        must_be_held.then(|| child.not_held_to(limits.memory)).flatten()
+    }
+
     fn program(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Program, String> {
         let given = &self.shared.config().jobs.limits;
         let disk = limits.disk.as_ref().and_then(|disk| disk.most).unwrap_or(given.disk);
-        let bounds = limits::bounds(job, given, disk, GRACE);
+        let in_groups = self.shared.groups.as_ref().is_some_and(Groups::bound_processes);
+        let bounds = limits::bounds(job, given, disk, GRACE, in_groups);
         match &job.task {
             Task::Training(_) | Task::FineTuning(_) | Task::Inference(_) | Task::Compute(_) => {
                 Ok(runner::engine(&job.id, work, cli::ENGINE, &bounds))

@@ -172,7 +172,7 @@ impl<'a> Assignment<'a> {
             Task::Container(task) if stage == Stage::Run => {
                 self.make(job, task, work, &limits, trip)?
             }
-            _ => Running::Process(self.begin(job, work, &limits)?),
+            _ => Running::Process(Box::new(self.begin(job, work, &limits)?)),
         };
         self.see_through(program, limits, None, trip).map_err(|halt| match halt {
             Halt::Ended(Ending::Failed(failure)) => in_sandbox(&job.task, work, failure).into(),

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::Check;
 use super::machine::closed_namespaces;
+use super::service::groups;
 use crate::cli;
 use crate::config::{Jobs, on_path};
-use crate::process::Groups;
 use crate::runner::{self, Found};
 use crate::work::Kind;
 
@@ -15,16 +15,23 @@ type Missing = (String, String);
 
 /// One check a kind that may run here.
 pub(super) fn checks(jobs: &Jobs, state_dir: &Path, root: &Path) -> Vec<Check> {
-    let check = |kind: &Kind| judge(*kind, &needs(*kind, jobs, root), jobs, state_dir);
+    let groups = groups(root);
+    let check =
+        |kind: &Kind| judge(*kind, &needs(*kind, jobs, root), jobs, state_dir, groups.clone());
     jobs.kinds.iter().map(check).collect()
 }
 
-fn judge(kind: Kind, missing: &[Missing], jobs: &Jobs, state_dir: &Path) -> Check {
+fn judge(
+    kind: Kind,
+    missing: &[Missing],
+    jobs: &Jobs,
+    state_dir: &Path,
+    groups: Result<(), String>,
+) -> Check {
     let name = format!("{} jobs", kind.name());
     if let Some((what, fix)) = missing.first() {
         return Check::fail(name, what.clone(), fix.clone());
     }
-    let groups = Groups::look(Path::new("/"));
     let found = Found::look(&[kind], jobs, cli::LIMIT, state_dir, groups);
     match runner::works(kind, jobs, &found) {
         Ok(()) => Check::ok(name, "all that they need is here"),
@@ -79,7 +86,7 @@ mod tests {
             assert!(matches!(check.verdict, Verdict::Ok(_)), "{check:?}");
         }
         let missing = [("bwrap is not installed".into(), "apt install bubblewrap".into())];
-        let check = judge(Kind::Script, &missing, &jobs, Path::new("/state"));
+        let check = judge(Kind::Script, &missing, &jobs, Path::new("/state"), Ok(()));
         assert_eq!(
             check,
             Check::fail("script jobs", "bwrap is not installed", "apt install bubblewrap")

@@ -46,7 +46,7 @@ fn run_in(group: Option<Group>, script: &str, limits: Limits, order: Option<Orde
         dir: "/".into(),
         is_wrapped: false,
     };
-    let child = Running::Process(Child::start(&program, group).unwrap());
+    let child = Running::Process(Box::new(Child::start(&program, group).unwrap()));
     let (orders, mut giver) = pipe().unwrap();
     let host = HostUsage {
         cpu_percent: Some(50.0),

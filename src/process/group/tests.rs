@@ -85,9 +85,27 @@ fn limits_are_written_where_their_files_are_and_nowhere_else() {
     group.limit(512 << 20).unwrap();
     let read = |path| fs::read_to_string(root.path().join(path)).unwrap();
     assert!(read("memory/memory.limit_in_bytes").starts_with("536870912"));
-    assert!(read("pids/pids.max").starts_with("8192"));
+    assert!(read("pids/pids.max").starts_with("4096"));
     assert_ne!(read("cpu/cpu.shares"), "1024");
     assert!(!root.path().join("memory/memory.max").exists());
+}
+
+#[test]
+fn a_limit_that_is_not_in_force_is_noticed() {
+    let told = |process: &str, limit: &str| {
+        let root = tree(&[
+            ("job/cgroup.procs", process),
+            ("job/memory.max", limit),
+            ("job/memory.swap.max", "0\n"),
+        ]);
+        group(&root, &["job"]).objection(7, 1 << 20)
+    };
+    assert_eq!(told("6\n7\n", "1048576\n"), None);
+    assert_eq!(told("7\n", "4096\n"), None, "in whole pages");
+    for limit in ["max\n", "1052672\n", ""] {
+        assert_eq!(told("7\n", limit).as_deref(), Some("its memory is not limited"), "{limit}");
+    }
+    assert_eq!(told("6\n", "1048576\n").as_deref(), Some("it is not in its control group"));
 }
 
 #[test]

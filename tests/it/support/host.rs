@@ -57,8 +57,27 @@ impl Host {
     }
 
     fn start_by(more: &[&str], start: fn(&Home, &str, &[&str]) -> Program) -> Self {
+        Self::start_with(&[&SCRIPTS[..], more].concat(), start)
+    }
+
+    /// A worker whose scripts are limited by control groups. Nothing where it can make none: there it has to
+    /// say so, and not to offer the kind. `tests/run` says where it can, and there it must.
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+    pub(crate) fn start_limited(more: &[&str]) -> Option<Self> {
+        let host = Self::start_with(&[&SCRIPTS[..2], more].concat(), Home::worker);
+        let registered = host.backend.wait_for("POST /api/providers/register", 1).body;
+        let kinds = registered["specs"]["job_kinds"].as_array().unwrap();
+        if kinds.contains(&json!("script")) {
+            return Some(host);
+        }
+        host.worker.wait_log("the memory of scripts cannot be limited");
+        assert!(std::env::var_os("WORKER_TEST_GROUPS").is_none(), "there are control groups");
+        None
+    }
+
+    fn start_with(args: &[&str], start: fn(&Home, &str, &[&str]) -> Program) -> Self {
         let (home, backend) = (Home::new(), Backend::start());
-        let worker = start(&home, &backend.url(), &[&SCRIPTS[..], more].concat());
+        let worker = start(&home, &backend.url(), args);
         worker.wait_log("registered");
         Self { home, backend, worker, next: Cell::new(1) }
     }
