@@ -383,7 +383,7 @@ pub(crate) fn times(desk: &Desk, rows: &Rows) {
             "upload_time_limit",
             "outputs",
             LEAVE,
-            json!({"outputs": [{"path": "a.txt", "put": {"url": url}}], "execution_time_limit": 10}),
+            json!({"outputs": [{"path": "a.txt", "put": {"url": url}}], "execution_time_limit": 30}),
         ),
     ] {
         rows.show(&[row]);
