@@ -44,11 +44,18 @@ pub(crate) struct Snapshot {
     pub(crate) jobs: Vec<RunningJob>,
     /// Outcomes that the backend does not have yet.
     pub(crate) waiting_results: usize,
+    /// Those of them that the backend finds too large.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub(crate) too_large_results: usize,
     pub(crate) since_start: Counts,
     pub(crate) machine: Machine,
     /// None before the first look.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) usage: Option<Usage>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What it is doing, in a word.

@@ -41,3 +41,12 @@ pub(crate) fn trusting(ca_cert: Option<&Path>) -> Result<TlsConfig, String> {
     }
     Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&trusted)).build())
 }
+
+/// What to do about a server that shows the certificate of an authority as its own, by the words of the
+/// refusal.
+pub(crate) fn authority_as_server(refusal: &str) -> Option<&'static str> {
+    refusal.contains("CaUsedAsEndEntity").then_some(
+        "make it anew as a server's, with openssl req -x509 -addext basicConstraints=critical,CA:FALSE, \
+         and give that as --ca-cert",
+    )
+}

@@ -61,6 +61,7 @@ impl Board {
             slots: config.rules.slots,
             jobs: vec![],
             waiting_results: 0,
+            too_large_results: 0,
             since_start: Counts::default(),
             machine: Machine::default(),
             usage: None,
@@ -221,6 +222,7 @@ fn apply(snapshot: &mut Snapshot, view: &View, config: &Config, now: &Now) {
     snapshot.slots = view.slots;
     snapshot.jobs = view.jobs.iter().map(|job| running(job, now)).collect();
     snapshot.waiting_results = view.waiting_results;
+    snapshot.too_large_results = view.too_large_results;
     snapshot.since_start = view.counts;
 }
 

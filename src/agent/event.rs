@@ -93,6 +93,8 @@ pub(crate) struct Heard {
     pub(crate) offers: Vec<Offer>,
     /// The jobs were polled for, so they may be nobody's yet: never declined.
     pub(crate) polled: bool,
+    /// There are more jobs than these.
+    pub(crate) partial: bool,
     pub(crate) cancel: Vec<JobId>,
     pub(crate) interval: Option<Duration>,
 }

@@ -14,8 +14,8 @@ use crate::reading::Reading;
 use crate::work::JobId;
 use crate::{clock, text};
 
-/// So many entries of one reply are looked at; the others come again.
-const OFFERS_MAX: usize = 64;
+/// So many jobs are cancelled by one reply; the others come again.
+const CANCELS_MAX: usize = 64;
 
 /// So many different oddities are logged.
 const SAID_MAX: usize = 1000;
@@ -79,23 +79,21 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>, events: &Sender<Eve
 
 /// Takes a reply apart. What cannot be understood is said once, and is nobody else's trouble.
 fn hear(shared: &Shared, reply: BeatReply, said: &mut Said) -> Heard {
-    let mut heard = Heard { polled: reply.polled, interval: reply.interval, ..Heard::default() };
+    let BeatReply { polled, partial, interval, .. } = reply;
+    let mut heard = Heard { polled, partial, interval, ..Heard::default() };
     for oddity in &reply.oddities {
         said.once(log::Level::Warn, oddity);
     }
-    for raw in reply.jobs.iter().take(OFFERS_MAX) {
-        match job::parse(raw, &shared.terms) {
-            Ok(offer) => {
-                let given = offer.provider_id.as_deref();
-                let ours = given.is_none_or(|id| shared.backend.is_surely_our_provider(id));
-                if !reply.polled || ours {
-                    heard.offers.push(offer);
-                }
-            }
-            Err(problem) => said.once(log::Level::Warn, &format!("job skipped: it {problem}")),
+    for listed in reply.jobs {
+        let offer = job::parse(listed, &shared.terms);
+        let given = offer.provider_id.as_deref();
+        let ours = given.is_none_or(|id| shared.backend.is_surely_our_provider(id));
+        if !polled || ours {
+            heard.offers.push(offer);
         }
     }
-    heard.cancel = reply.cancel.iter().take(OFFERS_MAX).filter_map(|id| JobId::parse(id)).collect();
+    heard.cancel =
+        reply.cancel.iter().take(CANCELS_MAX).filter_map(|id| JobId::parse(id)).collect();
     heard
 }
 

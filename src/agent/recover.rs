@@ -4,12 +4,11 @@ use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
 use super::assignment::RECORD_AGAIN;
 use super::core::{Left, LeftHow};
 use super::event::Event;
 use super::{Error, Shared, assignment};
+use crate::backend::wire::Listed;
 use crate::clock;
 use crate::job::{self, Offer};
 use crate::process;
@@ -96,8 +95,8 @@ fn look(shared: &Shared, key: Key, record: Record, losses: &mut Vec<Loss>) -> Op
 }
 
 fn offer(shared: &Shared, record: &Record) -> Option<Offer> {
-    let raw = RawValue::from_string(record.offer.clone()?).ok()?;
-    let offer = job::parse(&raw, &shared.terms).ok()?;
+    let text = Some(record.offer.clone()?);
+    let offer = job::parse(Listed { id: record.attempt.id.clone(), text }, &shared.terms);
     offer.job.is_ok().then_some(offer)
 }
 

@@ -59,6 +59,11 @@ impl Error {
         }
     }
 
+    /// Whether what we sent is too large, for the backend or for a proxy before it.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Status { status: 413, .. })
+    }
+
     /// Whether it was the backend itself that refused our credentials.
     pub(crate) fn refuses_us(&self) -> bool {
         matches!(self, Self::Status { status: 401 | 403, json: true, .. })

@@ -4,18 +4,21 @@
 //! polling) is learnt anew at every start, and kept here.
 
 mod error;
+mod json;
 mod probe;
+mod reply;
 pub(crate) mod wire;
 
+use std::mem;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
+use ureq::Agent;
 use ureq::http::{Response, header};
-use ureq::{Agent, Body};
 
 pub(crate) use error::{Advice, Error};
 pub(crate) use probe::Probe;
@@ -27,14 +30,7 @@ use crate::secret::Secret;
 use crate::text;
 use crate::tls;
 use crate::work::{Attempt, JobId, Object, Outcome, Report};
-use wire::Fields;
-
-/// The most of a reply that is read.
-const REPLY_MAX: u64 = 8 << 20;
-
-/// So much of a reply that is no JSON is looked at: more than is shown, since half a secret in it would
-/// not be known as one.
-const SAID_MAX: usize = 64 << 10;
+use reply::{Body, Look, REPLY_MAX, Reply};
 
 /// The real backend closes idle connections after 5 s; one older than this may be gone already.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -88,7 +84,9 @@ impl Status {
 /// What a heartbeat brought back.
 #[derive(Debug, Default)]
 pub(crate) struct BeatReply {
-    pub(crate) jobs: Vec<Box<RawValue>>,
+    pub(crate) jobs: Vec<wire::Listed>,
+    /// Whether there are more jobs than these.
+    pub(crate) partial: bool,
     /// Whether the jobs were polled for: then they may be nobody's yet.
     pub(crate) polled: bool,
     pub(crate) cancel: Vec<String>,
@@ -130,6 +128,8 @@ pub(crate) struct Backend {
     /// Whether the last heartbeat came back without `pendingJobs`; unknown before the first.
     legacy: RwLock<Option<bool>>,
     said_quick: Once,
+    /// Where in a list of jobs that is too long for one heartbeat the next look begins.
+    look_from: AtomicUsize,
 }
 
 /// The bearer token, and where it is read from.
@@ -137,18 +137,6 @@ pub(crate) struct Backend {
 struct Token {
     file: Option<PathBuf>,
     secret: Option<Secret>,
-}
-
-struct Reply {
-    call: String,
-    status: u16,
-    retry_after: Option<Duration>,
-    location: Option<String>,
-    /// Its clock.
-    date: Option<SystemTime>,
-    /// The body's fields if it is a JSON object, else why it is not.
-    fields: Result<Fields, String>,
-    body: Vec<u8>,
 }
 
 impl Backend {
@@ -180,13 +168,15 @@ impl Backend {
             provider_id: RwLock::new(None),
             legacy: RwLock::new(None),
             said_quick: Once::new(),
+            look_from: AtomicUsize::new(0),
         })
     }
 
     /// `POST /api/providers/register`, and `quick-register` where that is what the backend wants.
     pub(crate) fn register(&self, facts: &Facts) -> Result<(), RegisterError> {
         let reply = self.post("/api/providers/register", &wire::Register::new(facts), None)?;
-        let reply = if matches!(reply.status, 301 | 308 | 404 | 405 | 410) {
+        let elsewhere = matches!(reply.status, 301 | 308 | 404 | 405 | 410);
+        let reply = if elsewhere && reply.points_to_quick_register() {
             if !is_qubic_address(&facts.address) {
                 return Err(RegisterError::NeedsAddress(reply.no().to_string()));
             }
@@ -210,7 +200,9 @@ impl Backend {
     pub(crate) fn heartbeat(&self, beat: &Beat) -> Result<BeatReply, Error> {
         let body = wire::heartbeat(&self.worker_id, beat, self.is_legacy());
         let path = format!("/api/providers/{}/heartbeat", self.worker_id);
-        let fields = self.post(&path, &body, None)?.good()?;
+        let mut answer = self.post(&path, &body, None)?;
+        let mut look = mem::take(&mut answer.body.look);
+        let fields = answer.good()?;
         let mut reply = BeatReply::default();
         let mut odd = |oddity| reply.oddities.push(format!("heartbeat reply: {oddity}"));
         let interval: Option<f64> =
@@ -224,40 +216,45 @@ impl Backend {
         }
         let cancel: Option<Vec<Value>> =
             wire::field(&fields, "cancelJobs").map_err(&mut odd).unwrap_or_default();
-        let jobs: Option<Vec<Box<RawValue>>> =
-            wire::field(&fields, "pendingJobs").map_err(&mut odd).unwrap_or_default();
+        // Among the fields it is only where it is no list.
+        wire::field::<Vec<Value>>(&fields, "pendingJobs").map_err(&mut odd).unwrap_or_default();
         reply.cancel = cancel
             .unwrap_or_default()
             .iter()
             .filter_map(|id| id.as_str().map(str::to_owned))
             .collect();
-        let (lists, says_yes) =
-            (fields.contains_key("pendingJobs"), wire::field(&fields, "success") == Ok(Some(true)));
-        if !lists && !says_yes {
+        let lists = look.found || fields.contains_key("pendingJobs");
+        if !lists && wire::field(&fields, "success") != Ok(Some(true)) {
             let cause = "neither success: true nor pendingJobs: is this the backend?".into();
             return Err(Error::Undecodable { call: format!("POST {path}"), cause });
         }
         self.learn_dialect(!lists);
-        reply.jobs = jobs.unwrap_or_default();
         if self.is_legacy() && beat.status == Status::Online {
             reply.polled = true;
             match self.pending() {
-                Ok(jobs) => reply.jobs = jobs,
+                Ok(pending) => look = pending,
                 // The heartbeat itself was good; the next one asks again.
                 Err(error) => reply.oddities.push(error.to_string()),
             }
         }
+        self.look_from.store(look.next(), Ordering::Relaxed);
+        reply.partial = look.is_partial();
+        reply.oddities.append(&mut look.odd);
+        reply.jobs = look.jobs;
         Ok(reply)
     }
 
     /// `GET /api/jobs/pending/:workerId`, of a backend that does not list jobs in its heartbeat.
-    fn pending(&self) -> Result<Vec<Box<RawValue>>, Error> {
+    fn pending(&self) -> Result<Look, Error> {
         let reply = self.get(&format!("/api/jobs/pending/{}", self.worker_id))?;
-        if reply.status != 200 {
-            return Err(reply.no());
+        match &reply.body.fields {
+            _ if reply.status != 200 => Err(reply.no()),
+            Err(_) if reply.body.is_list => Ok(reply.body.look),
+            Err(cause) => Err(Error::Undecodable { call: reply.call, cause: cause.clone() }),
+            Ok(_) => {
+                Err(Error::Undecodable { call: reply.call, cause: "it is no list of jobs".into() })
+            }
         }
-        serde_json::from_slice(&reply.body)
-            .map_err(|error| Error::Undecodable { call: reply.call, cause: error.to_string() })
     }
 
     /// `POST /api/jobs/:jobId/progress`.
@@ -277,7 +274,7 @@ impl Backend {
         let body = wire::complete(worker_id, kind, outcome);
         let key = wire::idempotency_key(worker_id, attempt);
         let reply = self.post(&format!("/api/jobs/{}/complete", attempt.id), &body, Some(&key))?;
-        match (reply.status, &reply.fields) {
+        match (reply.status, &reply.body.fields) {
             (403 | 404 | 409, Ok(_)) => Ok(Receipt::Rejected(reply.no().to_string())),
             _ => reply.good().map(|_| Receipt::Acknowledged),
         }
@@ -292,9 +289,9 @@ impl Backend {
         if reply.status != 200 {
             return Ok(JobState::Unknown);
         }
-        let body: Object = serde_json::from_slice(&reply.body)
-            .map_err(|error| Error::Undecodable { call: reply.call, cause: error.to_string() })?;
-        Ok(self.state(&wire::JobView::read(&body), worker_id))
+        let Body { fields, job, .. } = reply.body;
+        let fields = fields.map_err(|cause| Error::Undecodable { call: reply.call, cause })?;
+        Ok(self.state(&wire::JobView::read(&job.unwrap_or(fields)), worker_id))
     }
 
     fn state(&self, view: &wire::JobView, worker_id: &str) -> JobState {
@@ -377,20 +374,21 @@ impl Backend {
     fn answer(
         &self,
         call: String,
-        response: Result<Response<Body>, ureq::Error>,
+        response: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<Reply, Error> {
         let failed = |error: ureq::Error| match error {
             ureq::Error::BodyExceedsLimit(_) => Error::Undecodable {
                 call: call.clone(),
-                cause: "the reply is over 8 MiB: is this the backend?".into(),
+                cause: "the reply is over 64 MiB: is this the backend?".into(),
             },
             error => Error::Unreachable { call: call.clone(), cause: cause(&error) },
         };
         let mut response = response.map_err(failed)?;
-        let body =
-            response.body_mut().with_config().limit(REPLY_MAX).read_to_vec().map_err(failed)?;
+        let body = response.body_mut().with_config().limit(REPLY_MAX).reader();
+        let look = Look::from(self.look_from.load(Ordering::Relaxed));
+        let body = Body::read(body, look).map_err(|error| failed(error.into()))?;
         let status = response.status().as_u16();
-        log::debug!("{call}: {status} bytes={}", body.len());
+        log::debug!("{call}: {status}");
         if matches!(status, 401 | 403) {
             self.reload_token();
         }
@@ -401,7 +399,6 @@ impl Backend {
                 .and_then(|asked| retry::asked_for(asked, text(header::DATE))),
             date: text(header::DATE).and_then(retry::http_date),
             location: text(header::LOCATION).map(|location| text::one_line(location, 200)),
-            fields: serde_json::from_slice(&body).map_err(|error| not_json(&body, &error)),
             call,
             body,
         })
@@ -426,56 +423,6 @@ impl Backend {
     }
 }
 
-impl Reply {
-    /// The fields of an answer that says yes.
-    fn good(self) -> Result<Fields, Error> {
-        if !(200..300).contains(&self.status) {
-            return Err(self.no());
-        }
-        let undecodable = |cause| Error::Undecodable { call: self.call.clone(), cause };
-        let fields = self.fields.as_ref().map_err(|why| undecodable(why.clone()))?;
-        match wire::field(fields, "success") {
-            Ok(Some(false)) => {
-                Err(undecodable(format!("{} says success: false: {}", self.status, self.message())))
-            }
-            _ => self.fields.map_err(|cause| Error::Undecodable { call: self.call, cause }),
-        }
-    }
-
-    /// The error that an answer which says no is.
-    fn no(&self) -> Error {
-        let message = match &self.location {
-            Some(location) => format!("it moved to {location}: give that as --backend"),
-            None => self.message(),
-        };
-        Error::Status {
-            call: self.call.clone(),
-            status: self.status,
-            json: self.fields.is_ok(),
-            message,
-            retry_after: self.retry_after,
-        }
-    }
-
-    fn message(&self) -> String {
-        let Ok(fields) = &self.fields else {
-            let start = &self.body[..self.body.len().min(SAID_MAX)];
-            return text::one_line(&String::from_utf8_lossy(start), 120);
-        };
-        let text = |name| wire::field::<String>(fields, name).ok().flatten();
-        let said = text("error").or_else(|| text("message"));
-        text::one_line(&said.unwrap_or_default(), 512)
-    }
-}
-
-fn not_json(body: &[u8], error: &serde_json::Error) -> String {
-    let start = text::one_line(&String::from_utf8_lossy(&body[..body.len().min(SAID_MAX)]), 60);
-    if start.starts_with('<') {
-        return format!("an HTML page instead of JSON (a captive portal or a proxy?): {start}");
-    }
-    format!("no JSON object ({error}): {start}")
-}
-
 /// Why a registration failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RegisterError {
@@ -492,6 +439,9 @@ fn is_qubic_address(address: &str) -> bool {
 }
 
 fn cause(error: &ureq::Error) -> String {
+    if let Some(fix) = tls::authority_as_server(&error.to_string()) {
+        return format!("the server shows the certificate of an authority as its own: {fix}");
+    }
     match error {
         ureq::Error::Io(error) => text::one_line(&error.to_string(), 200),
         ureq::Error::Timeout(_) => "no answer within the deadline".into(),

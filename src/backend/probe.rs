@@ -23,6 +23,11 @@ impl Backend {
             Some(location) => format!("it moved to {location}"),
             None => reply.message(),
         };
-        Ok(Probe { status: reply.status, json: reply.fields.is_ok(), date: reply.date, message })
+        Ok(Probe {
+            status: reply.status,
+            json: reply.body.fields.is_ok(),
+            date: reply.date,
+            message,
+        })
     }
 }

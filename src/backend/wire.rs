@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Beat, Facts};
 use crate::reading::{
     FlatGpu, GpuSpecs, GpuUsage, HostUsage, MigSpecs, Reading, Specs, Vitals, flatten,
 };
-use crate::work::{Attempt, Ending, Object, Outcome, Reason, Report};
+use crate::work::{Attempt, Ending, JobId, Object, Outcome, Reason, Report};
 use crate::{clock, text};
 
 /// The marker by which the real backend is told that retrying is over.
@@ -383,26 +382,36 @@ pub(crate) fn idempotency_key(worker_id: &str, attempt: &Attempt) -> String {
     format!("{worker_id}:{}:{}", attempt.id, attempt.number)
 }
 
-/// A reply taken apart: each field still as the text it came in.
-pub(crate) type Fields = BTreeMap<String, Box<RawValue>>;
+/// A reply taken apart: each field that matters still as the text it came in, none where that is too large.
+pub(crate) type Fields = BTreeMap<String, Option<String>>;
 
 /// One field of a reply: absent or `null` is `None`, of another type than `T` an error.
 pub(crate) fn field<'a, T: Deserialize<'a>>(
     fields: &'a Fields,
     name: &str,
 ) -> Result<Option<T>, String> {
-    let Some(raw) = fields.get(name) else { return Ok(None) };
-    serde_json::from_str(raw.get()).map_err(|error| {
-        let shown = text::one_line(raw.get(), 80);
-        format!("its {name} cannot be read ({error}): {shown}")
+    let Some(text) = fields.get(name) else { return Ok(None) };
+    let Some(text) = text else { return Err(format!("its {name} is too large")) };
+    serde_json::from_str(text).map_err(|error| {
+        format!("its {name} cannot be read ({error}): {}", text::one_line(text, 80))
     })
+}
+
+/// The most that one job may take: its text, and what its values take in memory beside.
+pub(crate) const JOB_MAX: u64 = 8 << 20;
+
+/// A job of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) id: JobId,
+    /// Its other fields as they came; none if they are too large.
+    pub(crate) text: Option<String>,
 }
 
 /// A job as it is offered. Every field may be anything: `job::parse` looks at each.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Job {
-    pub(crate) id: Option<Value>,
     pub(crate) job_type: Option<Value>,
     pub(crate) model_type: Option<Value>,
     pub(crate) compute_needed: Option<Value>,
@@ -448,15 +457,14 @@ pub(crate) struct JobView {
 }
 
 impl JobView {
-    /// Reads the job, which some backends wrap into `job`.
-    pub(crate) fn read(body: &Object) -> Self {
-        let job = body.get("job").and_then(Value::as_object).unwrap_or(body);
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let provider = job.get("provider").and_then(Value::as_object);
+    pub(crate) fn read(fields: &Fields) -> Self {
+        let text = |name| field(fields, name).unwrap_or_default();
+        let provider: Option<Object> = field(fields, "provider").unwrap_or_default();
+        let worker_id = provider.and_then(|mut provider| provider.remove("workerId"));
         Self {
-            status: text(job.get("status")),
-            provider_id: text(job.get("providerId")),
-            provider_worker_id: text(provider.and_then(|provider| provider.get("workerId"))),
+            status: text("status"),
+            provider_id: text("providerId"),
+            provider_worker_id: worker_id.and_then(|id| id.as_str().map(str::to_owned)),
         }
     }
 }

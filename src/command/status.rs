@@ -120,7 +120,11 @@ impl Display for Card<'_> {
             ),
         )?;
         if snapshot.waiting_results > 0 {
-            line("results", format!("{} wait to be delivered", snapshot.waiting_results))?;
+            let refused = match snapshot.too_large_results {
+                0 => String::new(),
+                some => format!("; the backend refuses {some} as too large (413)"),
+            };
+            line("results", format!("{} wait to be delivered{refused}", snapshot.waiting_results))?;
         }
         machine_lines(&snapshot.machine, snapshot.usage.as_ref())
             .try_for_each(|(what, told)| line(&what, told))

@@ -9,8 +9,8 @@ use crate::serve::Response;
 
 const MAX_DELAY: Duration = Duration::from_secs(3600);
 const DEPTH: usize = 10_000;
-/// Above the 8 MiB that an agent reads of a reply.
-const HUGE: usize = 8 * 1024 * 1024 + 64 * 1024;
+/// Above the 64 MiB that an agent reads of a reply.
+const HUGE: usize = 64 * 1024 * 1024 + 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fault {
@@ -331,7 +331,7 @@ mod tests {
         };
         let huge: serde_json::Value = serde_json::from_str(&body(Canned::Huge)).unwrap();
         assert_eq!(huge["success"], true, "sound but for its size");
-        assert!(body(Canned::Huge).len() > 8 * 1024 * 1024);
+        assert!(body(Canned::Huge).len() > 64 * 1024 * 1024);
         assert_eq!(body(Canned::Deep).matches('[').count(), DEPTH);
         let garbage =
             serde_json::from_str::<serde_json::Value>(&body(Canned::Garbage)).unwrap_err();

@@ -95,9 +95,7 @@ fn a_flood_of_output_is_cut_and_costs_the_agent_no_memory() {
     let failed = host.run(&script("bash", text));
     assert_eq!(failed["error"], "exit code 1");
     assert!(failed.to_string().len() < 200_000, "the completion is bounded");
-    let status = fs::read_to_string(format!("/proc/{}/status", host.worker.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let kib = host.worker.peak_kib();
     assert!(kib < 100 << 10, "the agent took {kib} KiB");
     host.goes_on();
 }

@@ -24,6 +24,8 @@ pub(super) struct Delivery {
     ask_first: bool,
     /// It was delivered before, and its job was offered again all the same.
     resend: bool,
+    /// The backend found it too large when it was last sent.
+    too_large: bool,
     step: Step,
     /// The backend asked for so much patience.
     not_before: Time,
@@ -47,6 +49,7 @@ impl Delivery {
             verdict,
             ask_first: false,
             resend: false,
+            too_large: false,
             step: Step::Due(now),
             not_before: now,
             tries: 0,
@@ -70,6 +73,10 @@ impl Delivery {
 
     pub(super) fn is_resend(&self) -> bool {
         self.resend
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large
     }
 
     /// Whether a program ran for it, and not a decline.
@@ -234,6 +241,8 @@ impl Core {
         delivery.not_before = now + retry::at_least(patience, error.retry_after());
         delivery.step = Step::Due(delivery.not_before.max(now + delay));
         delivery.tries = delivery.tries.saturating_add(1);
+        // Another error, such as that of a question, does not make it smaller.
+        delivery.too_large |= error.is_too_large();
         let (first, waited) = (delivery.tries == 1, delivery.total_wait(now));
         let note = waited >= delivery.noted + NOTE_EVERY;
         if note {
@@ -244,7 +253,9 @@ impl Core {
             Advice::Retry | Advice::NotFound | Advice::Final => Level::Warn,
         };
         if first {
-            self.log(level, format!("result not delivered yet, trying on job={id}: {error}"));
+            let what =
+                if error.is_too_large() { "refused as too large" } else { "not delivered yet" };
+            self.log(level, format!("result {what}, trying on job={id}: {error}"));
         }
         if waited >= BUDGET {
             self.log(Level::Error, format!("result given up after 7 days job={id}: {error}"));

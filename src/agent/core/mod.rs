@@ -41,7 +41,8 @@ use stopping::Stopping;
 use view::Seen;
 pub(crate) use view::{JobView, View};
 
-/// So many undelivered outcomes, and no new job is taken.
+/// So many undelivered outcomes, and no new job is taken. Those that the backend finds too large are
+/// counted apart.
 const UNDELIVERED_MAX: usize = 100;
 
 /// The state of the loop.
@@ -500,6 +501,16 @@ impl Core {
         self.jobs.values().filter(|job| matches!(job.state, State::Undelivered(_))).count()
     }
 
+    /// How many of them the backend finds too large. They may wait for all of their time, and must not
+    /// keep jobs away whose results it takes.
+    fn too_large(&self) -> usize {
+        let refused = |job: &&Job| match &job.state {
+            State::Undelivered(delivery) => delivery.is_too_large(),
+            State::Recovered { .. } | State::Recording | State::Running { .. } => false,
+        };
+        self.jobs.values().filter(refused).count()
+    }
+
     /// Why no job is taken though a slot may be free.
     fn paused(&self) -> Option<String> {
         if !self.stopping.is_no() {
@@ -508,8 +519,12 @@ impl Core {
         if let Some(pause) = &self.pause {
             return Some(pause.words.clone());
         }
-        if self.undelivered() >= UNDELIVERED_MAX {
+        let too_large = self.too_large();
+        if self.undelivered() - too_large >= UNDELIVERED_MAX {
             return Some(format!("{UNDELIVERED_MAX} results wait to be delivered"));
+        }
+        if too_large >= UNDELIVERED_MAX {
+            return Some(format!("the backend refuses {too_large} results as too large (413)"));
         }
         if self.enough_taken() {
             return Some("took as many jobs as asked".into());

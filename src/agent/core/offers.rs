@@ -1,5 +1,6 @@
 //! What to do about the jobs that a heartbeat brings, offered for the first time or again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use log::Level;
@@ -15,6 +16,9 @@ const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// An attempt at the same content is made at most so often.
 const TRIES_MAX: u32 = 3;
+
+/// So many jobs that wait are remembered of a list that is too long for one heartbeat.
+const WAITING_MAX: usize = 1000;
 
 /// What an offer is, in the light of what we know of its job.
 enum Again {
@@ -33,7 +37,7 @@ impl Core {
         for id in &heard.cancel {
             self.cancel(now, sent, id.as_str());
         }
-        let mut still_waiting = std::collections::BTreeMap::new();
+        let mut still_waiting = BTreeMap::new();
         for offer in heard.offers {
             let key = offer.key.clone();
             self.consider(now, sent, offer, heard.polled);
@@ -41,13 +45,20 @@ impl Core {
                 still_waiting.insert(key, *since);
             }
         }
-        // What is no longer offered waits no longer.
-        self.waiting = still_waiting;
+        // What is no longer offered waits no longer. Of a list that is too long for one heartbeat, what is
+        // not among these may come with the next.
+        if heard.partial && self.waiting.len() < WAITING_MAX {
+            self.waiting.append(&mut still_waiting);
+        } else {
+            self.waiting = still_waiting;
+        }
     }
 
     fn consider(&mut self, now: Time, sent: Time, offer: Offer, polled: bool) {
         // A backend that offers junk and takes no answers must not fill memory and disk.
-        let full = self.jobs.len() >= UNDELIVERED_MAX + self.rules.slots;
+        let too_large = self.too_large();
+        let full = too_large >= UNDELIVERED_MAX
+            || self.jobs.len() - too_large >= UNDELIVERED_MAX + self.rules.slots;
         if !self.stopping.is_no() || full || self.jobs.contains_key(&offer.key) {
             return;
         }

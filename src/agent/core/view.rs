@@ -22,6 +22,8 @@ pub(crate) struct View {
     /// Oldest first.
     pub(crate) jobs: Vec<JobView>,
     pub(crate) waiting_results: usize,
+    /// Those of them that the backend finds too large.
+    pub(crate) too_large_results: usize,
     pub(crate) counts: Counts,
 }
 
@@ -78,6 +80,7 @@ impl Core {
             slots: self.rules.slots,
             jobs: self.jobs_in_view(),
             waiting_results: self.undelivered(),
+            too_large_results: self.too_large(),
             counts: self.counts,
         }
     }

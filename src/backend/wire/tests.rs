@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::backend::Status;
 use crate::reading::{GpuUsers, Power, Traffic};
-use crate::work::{Blame, Decline, DeclineCode, Failure, JobId, LogLine, Stage};
+use crate::work::{Blame, Decline, DeclineCode, Failure, LogLine, Stage};
 
 fn at() -> std::time::SystemTime {
     UNIX_EPOCH + Duration::from_millis(1_768_473_000_000)
@@ -371,10 +371,12 @@ fn a_decline_is_a_failure_that_says_so() {
 
 #[test]
 fn one_field_gone_wrong_leaves_the_others_readable() {
-    let reply = r#"{"a": 1e999, "b": [1], "c": null}"#;
-    let fields: Fields = serde_json::from_str(reply).unwrap();
+    let reply = [("a", Some("1e999")), ("b", Some("[1]")), ("c", Some("null")), ("large", None)];
+    let fields: Fields =
+        reply.map(|(name, text)| (name.to_owned(), text.map(str::to_owned))).into();
     let problem = field::<f64>(&fields, "a").unwrap_err();
     assert!(problem.starts_with("its a cannot be read (number out of range"), "{problem}");
     assert_eq!(field::<Vec<u8>>(&fields, "b"), Ok(Some(vec![1])));
+    assert_eq!(field::<u8>(&fields, "large"), Err("its large is too large".into()));
     assert_eq!((field::<u8>(&fields, "c"), field::<u8>(&fields, "d")), (Ok(None), Ok(None)));
 }

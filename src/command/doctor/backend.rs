@@ -138,7 +138,9 @@ fn answer(connection: &Connection, probe: &Probe, has_token: bool) -> Check {
 fn silence(connection: &Connection, error: &Error) -> Check {
     let (what, host) = (error.to_string(), host(connection));
     let says = |words: &str| what.contains(words);
-    let fix = if says("UnknownIssuer") || says("BadSignature") {
+    let fix = if says("certificate of an authority as its own") {
+        "a certificate that signs others cannot be a server's too".into()
+    } else if says("UnknownIssuer") || says("BadSignature") {
         "its certificate is of an authority that is not known here: give that one's with --ca-cert FILE".into()
     } else if says("expired") || says("Expired") {
         format!("have the certificate of {host} renewed; if `date` is wrong here, {SET_CLOCK}")

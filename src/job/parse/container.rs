@@ -168,16 +168,16 @@ fn is_folder(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{json, value::RawValue};
+    use serde_json::json;
 
     use super::*;
-    use crate::job::parse::{Terms, parse, tests::terms};
+    use crate::job::parse::tests::{listed, terms};
+    use crate::job::parse::{Terms, parse};
     use crate::work::{Decline, Kind, Share, Task};
 
     fn task(job: &Value) -> Result<Task, Decline> {
         let terms = Terms { kinds: Kind::ALL.to_vec(), ..terms() };
-        let raw = RawValue::from_string(job.to_string()).unwrap();
-        parse(&raw, &terms).unwrap().job.map(|job| job.task)
+        parse(listed(&job.to_string()), &terms).job.map(|job| job.task)
     }
 
     #[track_caller]

@@ -121,15 +121,16 @@ fn by_command(program: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{json, value::RawValue};
+    use serde_json::json;
 
     use super::*;
-    use crate::job::parse::{Offer, Terms, parse, tests::terms};
+    use crate::job::parse::tests::{listed, terms};
+    use crate::job::parse::{Offer, Terms, parse};
     use crate::work::{Kind, Share, Task};
 
     fn offer(job: &Value) -> Offer {
         let terms = Terms { kinds: Kind::ALL.to_vec(), ..terms() };
-        parse(&RawValue::from_string(job.to_string()).unwrap(), &terms).unwrap()
+        parse(listed(&job.to_string()), &terms)
     }
 
     #[track_caller]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -52,6 +52,8 @@ pub(crate) enum Reply {
     },
     /// These bytes, and the connection ends.
     Raw(Vec<u8>),
+    /// These bytes, and then the last of them again and again, ten a second, until nobody reads on.
+    Drip(Vec<u8>),
     /// The request is read, and the connection dies.
     HangUp,
     /// The reply is held back for so long.
@@ -116,7 +118,11 @@ impl Reserved {
 impl Backend {
     /// Registers everybody, acknowledges everything, offers nothing.
     pub(crate) fn start() -> Self {
-        Self::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), &[])
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub(crate) fn start_at(address: IpAddr) -> Self {
+        Self::serve(TcpListener::bind((address, 0)).unwrap(), &[])
     }
 
     fn serve(listener: TcpListener, first: &[(&str, Reply)]) -> Self {
@@ -277,8 +283,18 @@ impl Shared {
                 drop(self.heard.wait_timeout_while(desk, time, |desk| !desk.stopping).unwrap());
                 reply = *held;
             }
-            if let Reply::Raw(bytes) = &reply {
+            if let Reply::Raw(bytes) | Reply::Drip(bytes) = &reply {
                 stream.write_all(bytes)?;
+            }
+            if let Reply::Drip(bytes) = &reply {
+                loop {
+                    let desk = self.desk.lock().unwrap();
+                    let tenth = Duration::from_millis(100);
+                    drop(
+                        self.heard.wait_timeout_while(desk, tenth, |desk| !desk.stopping).unwrap(),
+                    );
+                    stream.write_all(&bytes[bytes.len() - 1..])?;
+                }
             }
             let Reply::Whole { status, content_type, body } = reply else { break };
             // At once: a second write would wait for the peer to acknowledge the first.

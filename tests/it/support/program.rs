@@ -61,6 +61,13 @@ impl Program {
         self.child.id()
     }
 
+    /// The most memory that it has held at once, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// The processes that any of its threads has started.
     pub(crate) fn children(&self) -> Vec<u32> {
         let threads = format!("/proc/{}/task", self.pid());

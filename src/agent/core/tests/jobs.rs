@@ -58,6 +58,25 @@ fn a_job_without_a_slot_waits_fifteen_minutes_and_is_handed_back() {
 }
 
 #[test]
+fn a_job_waits_on_while_the_others_of_a_long_list_have_their_turn() {
+    let mut desk = Desk::online(rules(), vec![]);
+    desk.running("long");
+    let began = desk.now;
+    let is_decline = |action: &Action| matches!(action, Action::Decline { .. });
+    let mut turns = [vec![offer("long"), offer("waits")], vec![offer("long")]].into_iter().cycle();
+    loop {
+        desk.next_beat();
+        let offers = turns.next().unwrap();
+        let heard = Heard { offers, partial: true, ..Heard::default() };
+        if desk.good_beat(heard).iter().any(is_decline) {
+            break;
+        }
+    }
+    let waited = (desk.now - began).as_secs();
+    assert!((900..=1000).contains(&waited), "{waited}");
+}
+
+#[test]
 fn a_job_that_was_withdrawn_in_between_begins_its_wait_anew() {
     let mut desk = Desk::online(rules(), vec![]);
     desk.running("long");
