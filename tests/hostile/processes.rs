@@ -8,14 +8,14 @@ use serde_json::json;
 use super::{BOMB, living};
 use crate::support::{Host, Request, SCRIPTS, script};
 
-/// Starts processes until there are no more, tells so, and keeps them.
+/// Starts threads, which count like processes and cost less, until there are no more, and tells so.
 const FULL: &str = "
-import os, time
+import threading, time
+threading.stack_size(64 << 10)
 try:
     while True:
-        if os.fork() == 0:
-            time.sleep(1000)
-except OSError:
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+except RuntimeError:
     pass
 print('{\"progress\": 50, \"operation\": \"full\"}', flush=True)
 time.sleep(1000)
