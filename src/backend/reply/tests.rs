@@ -196,3 +196,47 @@ fn an_endless_value_ends_with_what_it_is_read_from() {
     let body = Body::read(body, Look::default()).unwrap();
     assert!(body.fields.unwrap_err().starts_with("no JSON object (ended in the middle)"));
 }
+
+/// All that is kept of a body, and what is said of one that is none.
+fn kept(bytes: impl Read) -> (String, Result<Fields, String>) {
+    let Body { fields, job, look, is_list, .. } = Body::read(bytes, Look::from(0)).unwrap();
+    let next = look.next();
+    assert!(look.jobs.len() <= JOBS_MAX && look.odd.len() <= JOBS_MAX);
+    (format!("{is_list} {job:?} {:?} {:?} {next}", look.jobs, look.odd), fields)
+}
+
+#[test]
+fn fuzz_reply() {
+    const WORDS: [&str; 16] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "\\\"",
+        "\\",
+        ",",
+        ":",
+        "null",
+        "1e999",
+        "\"id\":",
+        "\"pendingJobs\":[",
+        "\"success\":true",
+        "\"cancelJobs\":[",
+        "\\ud800",
+    ];
+    crate::fuzz::run("reply", &WORDS, |bytes| {
+        let whole = kept(bytes);
+        // However it is cut on its way.
+        assert_eq!(kept(BufReader::with_capacity(3, bytes)), whole);
+        match whole {
+            (jobs, Ok(_)) => jobs,
+            (_, Err(why)) => {
+                // Another reader finds no object in it either.
+                let other = serde_json::from_slice::<serde_json::Map<String, Value>>(bytes);
+                assert!(other.is_err(), "{why}: {other:?}");
+                why
+            }
+        }
+    });
+}
