@@ -1,10 +1,13 @@
 //! Takes a job's result: `result.json` in the work folder's `out`, or what it printed.
 
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use super::transfer::Artefact;
 use crate::beneath::Folder;
 use crate::cid::Address;
 use crate::text;
@@ -16,25 +19,129 @@ const RESULT_MAX: u64 = 8 << 20;
 /// How deep it may be nested; a record puts it some levels deeper, and all readers have their limit.
 const DEPTH_MAX: usize = 64;
 
+/// What is read of it at once.
+const PIECE: usize = 64 << 10;
+
 /// The name of the file that a program renames its result to.
 pub(crate) const RESULT: &str = "result.json";
 
-/// Reads the result. Without a file, what the program printed is it.
-pub(crate) fn collect(out: &Path, printed: Option<Object>) -> Result<Object, String> {
+/// A result that is larger, or takes more memory when it is read, is not read: it stays a file.
+const TEXT_MAX: u64 = 256 << 10;
+const MEMORY_MAX: u64 = 1 << 20;
+
+/// A program's result, and the file that holds it, put into the store, where it is a large one.
+pub(crate) type Collected = (Object, Option<Artefact>);
+
+/// Reads the result. Without a file, what the program printed is it. A large one is put into the store by
+/// `keep`.
+pub(crate) fn collect(
+    out: &Path,
+    printed: Option<Object>,
+    keep: impl Fn(&Path) -> Result<Address, String>,
+) -> Result<Collected, String> {
     let told = |what: String| format!("the program's {RESULT} cannot be taken: {what}");
-    let result = match read(out) {
-        Ok(text) if text.len() as u64 > RESULT_MAX => return Err(told("it is over 8 MiB".into())),
-        Ok(text) => serde_json::from_slice(&text)
-            .map(as_result)
-            .map_err(|error| told(format!("it is not JSON ({error})")))?,
+    // The program may have left anything under that name: a link to somebody else's file, a pipe.
+    let result = match Folder::open(out).and_then(|out| out.read(Path::new(RESULT))) {
+        Ok(file) => match small(&file).map_err(told)? {
+            Some(result) => result,
+            None => return large(&file, out, keep).map_err(told),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             printed.ok_or_else(|| "the program ended without a result".to_owned())?
         }
         Err(error) => return Err(told(error.to_string())),
     };
     match clean(Value::Object(result), DEPTH_MAX) {
-        Some(Value::Object(result)) => Ok(result),
-        _ => Err(told(format!("it is nested more than {DEPTH_MAX} deep"))),
+        Some(Value::Object(result)) => Ok((result, None)),
+        _ => Err(told(too_deep())),
+    }
+}
+
+/// The result, if it is a small one.
+fn small(file: &File) -> Result<Option<Object>, String> {
+    let (mut text, mut shape) = (vec![], Shape::default());
+    file.take(TEXT_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    shape.add(&text)?;
+    if text.len() as u64 > TEXT_MAX || shape.memory > MEMORY_MAX {
+        return Ok(None);
+    }
+    serde_json::from_slice(&text)
+        .map(|given| Some(as_result(given)))
+        .map_err(|error| no_json(&error))
+}
+
+/// Checks a large result and keeps a copy of it, piece by piece: the file is the program's.
+fn large(
+    mut file: &File,
+    out: &Path,
+    keep: impl Fn(&Path) -> Result<Address, String>,
+) -> Result<Collected, String> {
+    let io = |error: io::Error| error.to_string();
+    let mut copy = tempfile::NamedTempFile::new_in(out.parent().unwrap_or(out)).map_err(io)?;
+    let (mut piece, mut bytes, mut shape) = (vec![0; PIECE], 0, Shape::default());
+    file.rewind().map_err(io)?;
+    loop {
+        let read = file.read(&mut piece).map_err(io)?;
+        if read == 0 {
+            break;
+        }
+        bytes += read as u64;
+        if bytes > RESULT_MAX {
+            return Err("it is over 8 MiB".into());
+        }
+        shape.add(&piece[..read])?;
+        copy.write_all(&piece[..read]).map_err(io)?;
+    }
+    copy.rewind().map_err(io)?;
+    let reader = BufReader::with_capacity(PIECE, copy.as_file());
+    serde_json::from_reader::<_, IgnoredAny>(reader).map_err(|error| no_json(&error))?;
+    let Address { cid, sha256, bytes } = keep(copy.path())?;
+    let path = RESULT.to_owned();
+    Ok((Object::new(), Some(Artefact { path, bytes, sha256, cid, files: None, upload: None })))
+}
+
+fn no_json(error: &serde_json::Error) -> String {
+    format!("it is not JSON ({error})")
+}
+
+fn too_deep() -> String {
+    format!("it is nested more than {DEPTH_MAX} deep")
+}
+
+/// What a JSON text would take, as far as it was looked at.
+#[derive(Debug, Default)]
+struct Shape {
+    in_text: bool,
+    escaped: bool,
+    depth: usize,
+    /// Of the values that it would be read into, in bytes, rather too much than too little.
+    memory: u64,
+}
+
+impl Shape {
+    fn add(&mut self, text: &[u8]) -> Result<(), String> {
+        self.memory += text.len() as u64;
+        for byte in text {
+            match (self.in_text, byte) {
+                (true, _) if self.escaped => self.escaped = false,
+                (true, b'\\') => self.escaped = true,
+                (_, b'"') => self.in_text = !self.in_text,
+                (true, _) => {}
+                (false, b'[' | b'{') => {
+                    self.depth += 1;
+                    // An object has room for eleven fields from the first on.
+                    self.memory += if *byte == b'{' { 700 } else { 64 };
+                    if self.depth > DEPTH_MAX {
+                        return Err(too_deep());
+                    }
+                }
+                (false, b']' | b'}') => self.depth = self.depth.saturating_sub(1),
+                (false, b',') => self.memory += 64,
+                (false, b':') => self.memory += 128,
+                (false, _) => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,14 +192,6 @@ pub(crate) fn left_nothing(out: &Path) -> bool {
     Folder::open(out).and_then(|out| out.holds_at_most(RESULT)).unwrap_or(false)
 }
 
-/// The program may have left anything under that name: a link to somebody else's file, a pipe.
-fn read(out: &Path) -> io::Result<Vec<u8>> {
-    let file = Folder::open(out)?.read(Path::new(RESULT))?;
-    let mut text = vec![];
-    file.take(RESULT_MAX + 1).read_to_end(&mut text)?;
-    Ok(text)
-}
-
 /// The value without the NULs that a backend's database refuses, if it is not nested too deep.
 fn clean(value: Value, depth: usize) -> Option<Value> {
     let without_nul =
@@ -118,27 +217,66 @@ fn clean(value: Value, depth: usize) -> Option<Value> {
     reason = "a test plays the program, which may write as it likes"
 )]
 mod tests {
-    use std::fs::File;
-
     use rustix::fs::Mode;
 
     use super::*;
+
+    /// A result that is a small one.
+    fn take(out: &Path, printed: Option<Object>) -> Result<Object, String> {
+        let keep = |file: &Path| unreachable!("{} was kept", file.display());
+        collect(out, printed, keep).map(|(result, _)| result)
+    }
 
     #[test]
     fn a_result_file_is_taken_and_a_bad_one_says_why() {
         let dir = tempfile::tempdir().unwrap();
         let taken = |text: &[u8]| {
             std::fs::write(dir.path().join(RESULT), text).unwrap();
-            collect(dir.path(), None).map(|object| object.len())
+            take(dir.path(), None).map(|object| object.len())
         };
         assert_eq!(taken(br#"{"a":1}"#), Ok(1));
         let problem = |text: &[u8]| taken(text).unwrap_err();
         assert!(problem(b"{").contains("it is not JSON (EOF while parsing an object"));
         assert!(problem(&vec![b' '; 9 << 20]).contains("it is over 8 MiB"));
         let deep = |n| [b"{\"a\":".as_slice(), &vec![b'['; n], &vec![b']'; n], b"}"].concat();
-        assert!(problem(&deep(10_000)).contains("it is not JSON (recursion limit exceeded"));
+        assert!(problem(&deep(10_000)).contains("it is nested more than 64 deep"));
+        assert!(problem(&deep(4 << 20)).contains("it is nested more than 64 deep"));
         assert!(problem(&deep(100)).contains("it is nested more than 64 deep"));
         assert_eq!(taken(&deep(60)), Ok(1));
+    }
+
+    #[test]
+    fn a_result_that_would_take_much_memory_stays_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let large = |text: &str| {
+            std::fs::write(out.join(RESULT), text).unwrap();
+            collect(&out, None, |file| {
+                let mut file = File::open(file).map_err(|error| error.to_string())?;
+                crate::cid::address(&mut file, crate::cid::Version::V1)
+                    .map_err(|error| error.to_string())
+            })
+        };
+        for (what, text) in [
+            ("a long text", format!("\"{}\"", "x".repeat(300 << 10))),
+            ("zeros", format!("[{}0]", "0,".repeat(100 << 10))),
+            ("empty objects", format!("[{}{{}}]", "{},".repeat(50 << 10))),
+            ("short keys", format!("[{}0]", r#"{"a":1},"#.repeat(20 << 10))),
+        ] {
+            let (result, kept) = large(&text).unwrap();
+            let kept = kept.unwrap_or_else(|| panic!("{what} was read"));
+            assert_eq!((result.len(), kept.path.as_str()), (0, RESULT), "{what}");
+            assert_eq!(kept.bytes, text.len() as u64, "{what}");
+            // And nothing is left beside it.
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{what}");
+        }
+        let broken = large(&"[0,".repeat(20)).unwrap_err();
+        assert!(broken.contains("it is not JSON"), "{broken}");
+        let broken = large(&format!("[{}", "0,".repeat(300 << 10))).unwrap_err();
+        assert!(broken.contains("it is not JSON"), "{broken}");
+        let (_, kept) = large(&format!("\"{}\"", "[{,:\\\"".repeat(20 << 10))).unwrap();
+        assert_eq!(kept, None, "what stands in a text is no value");
     }
 
     #[test]
@@ -146,7 +284,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for given in [json!([1, {"a": 2}]), json!("text"), json!(-1.5), json!(true), json!(null)] {
             std::fs::write(dir.path().join(RESULT), given.to_string()).unwrap();
-            let told = collect(dir.path(), None).map(Value::Object);
+            let told = take(dir.path(), None).map(Value::Object);
             assert_eq!(told, Ok(json!({"value": given})));
         }
     }
@@ -157,7 +295,7 @@ mod tests {
         let text = br#"{"a":["b\u0000c",{"d\u0000":1}]}"#;
         std::fs::write(dir.path().join(RESULT), text).unwrap();
         let clean = serde_json::json!({"a": ["bc", {"d": 1}]});
-        assert_eq!(collect(dir.path(), None).map(Value::Object), Ok(clean));
+        assert_eq!(take(dir.path(), None).map(Value::Object), Ok(clean));
     }
 
     #[test]
@@ -165,11 +303,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(RESULT);
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(collect(dir.path(), None).unwrap_err().contains("cannot be taken"));
+        assert!(take(dir.path(), None).unwrap_err().contains("cannot be taken"));
         std::fs::remove_file(&path).unwrap();
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(collect(dir.path(), None).unwrap_err().contains("it is no file"));
+        assert!(take(dir.path(), None).unwrap_err().contains("it is no file"));
     }
 
     #[test]
@@ -216,7 +354,7 @@ mod tests {
     #[test]
     fn without_a_file_the_printed_result_counts() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(collect(dir.path(), Some(Object::new())), Ok(Object::new()));
-        assert_eq!(collect(dir.path(), None), Err("the program ended without a result".into()));
+        assert_eq!(take(dir.path(), Some(Object::new())), Ok(Object::new()));
+        assert_eq!(take(dir.path(), None), Err("the program ended without a result".into()));
     }
 }

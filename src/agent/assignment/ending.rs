@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::Assignment;
-use crate::cid::Cid;
+use crate::cid::{Address, Cid};
 use crate::clock;
 use crate::job;
 use crate::runner;
@@ -20,17 +20,23 @@ impl Assignment<'_> {
     pub(super) fn collect(&self, printed: Option<Object>) -> Result<Object, Failure> {
         let store = &self.shared.store;
         let out = store.work_dir(&self.key).join("out");
-        let keep = |path: &Path| {
-            store.put_artefact(path, clock::wall()).map_err(|error| error.to_string())
-        };
-        let collected = job::collect(&out, printed).and_then(|mut result| {
+        let keep = |path: &Path| self.keep(path);
+        let collected = job::collect(&out, printed, keep).and_then(|(mut result, large)| {
             job::keep_artefacts(&mut result, &out, keep)?;
+            if let Some(large) = large {
+                result.insert("artefacts".into(), json!([large]));
+            }
             Ok(result)
         });
         let result = collected
             .map_err(|error| Failure::of_worker(Reason::Internal, Stage::Outputs, error))?;
         store.bound_artefacts(self.shared.config().artefacts.space, clock::wall());
         Ok(result)
+    }
+
+    fn keep(&self, file: &Path) -> Result<Address, String> {
+        let kept = self.shared.store.put_artefact(file, clock::wall());
+        kept.map_err(|error| error.to_string())
     }
 
     /// What the job's own program printed before, if another one failed that brings its files.
@@ -50,7 +56,7 @@ impl Assignment<'_> {
     ) -> Result<Object, Failure> {
         let store = &self.shared.store;
         let internal = |error| Failure::of_worker(Reason::Internal, Stage::Outputs, error);
-        let removed = job::take_answer(work).map_err(internal)?;
+        let mut removed = job::take_answer(work).map_err(internal)?;
         let kept = removed.artefacts.iter().filter(|artefact| artefact.upload.is_none());
         // Outputs of the same content have one address, and are one file.
         let kept: BTreeSet<&Cid> = kept.map(|artefact| &artefact.cid).collect();
@@ -60,11 +66,13 @@ impl Assignment<'_> {
             taken.map_err(|error| internal(error.to_string()))?;
         }
         let printed = printed.or_else(|| Some(Object::new()));
-        let mut result = job::collect(&work.join("out"), printed).map_err(|error| Failure {
+        let collected = job::collect(&work.join("out"), printed, |file| self.keep(file));
+        let (mut result, large) = collected.map_err(|error| Failure {
             reason: Reason::BadInput,
             blame: Blame::Job,
             ..internal(error)
         })?;
+        removed.artefacts.extend(large);
         result.insert("artefacts".into(), json!(removed.artefacts));
         if !removed.skipped.is_empty() {
             result.insert("skipped".into(), json!(removed.skipped));
