@@ -142,7 +142,7 @@ fn lines_that_look_like_messages_do_no_harm() {
         "{",
         "{}",
     ];
-    let text = format!("cat <<'END'\n{}\nEND\nyes '' | head -c 20000000\nexit 1", lines.join("\n"));
+    let text = format!("cat <<'END'\n{}\nEND\nyes '' | head -c 1000000\nexit 1", lines.join("\n"));
     let failed = host.run(&script("bash", &text));
     assert_eq!((&failed["error"], reason(&failed)), (&json!("exit code 1"), "nonzero_exit"));
     // Written as numbers they are longer than they were.
