@@ -177,12 +177,18 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }
 
+/// Of a path, which may have many millions of bytes, the beginning.
+fn shown(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    text::one_line(&String::from_utf8_lossy(&bytes[..bytes.len().min(1000)]), 200)
+}
+
 fn unreadable(error: &dyn std::error::Error) -> Error {
     Error::Theirs(format!("it cannot be read: {}", text::one_line(&error.to_string(), 200)))
 }
 
 fn bad(path: &Path, why: &str) -> Error {
-    let shown = text::one_line(&path.to_string_lossy(), 200);
+    let shown = shown(path);
     Error::Theirs(format!("{shown} in it is refused: {}", text::one_line(why, 200)))
 }
 
@@ -190,7 +196,7 @@ fn kept(path: &Path, error: &io::Error) -> Error {
     if is_of_the_job(error) {
         return bad(path, &error.to_string());
     }
-    let shown = text::one_line(&path.to_string_lossy(), 200);
+    let shown = shown(path);
     Error::Ours(format!("cannot keep {shown}: {error}"))
 }
 

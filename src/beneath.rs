@@ -214,6 +214,9 @@ fn called(kind: FileType) -> &'static str {
 
 /// The names of a path that goes down and nowhere else.
 fn names(path: &Path) -> io::Result<Vec<&Path>> {
+    if path.as_os_str().len() > PATH_MAX {
+        return Err(too_long());
+    }
     let name = |component| match component {
         Component::Normal(name) => Some(Ok(Path::new(name))),
         Component::CurDir => None,
@@ -223,11 +226,12 @@ fn names(path: &Path) -> io::Result<Vec<&Path>> {
     };
     let names: Vec<_> = path.components().filter_map(name).collect::<io::Result<_>>()?;
     // One entry of an archive could make millions of folders.
-    if names.len() > DEPTH_MAX || path.as_os_str().len() > PATH_MAX {
-        let most = format!("{DEPTH_MAX} folders and {PATH_MAX} bytes");
-        return Err(io::Error::other(format!("its path is too long: the most is {most}")));
-    }
-    Ok(names)
+    if names.len() > DEPTH_MAX { Err(too_long()) } else { Ok(names) }
+}
+
+fn too_long() -> io::Error {
+    let most = format!("{DEPTH_MAX} folders and {PATH_MAX} bytes");
+    io::Error::other(format!("its path is too long: the most is {most}"))
 }
 
 /// Whether a link that stands so many folders down leads to below the top: it goes up no further than

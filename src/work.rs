@@ -200,14 +200,18 @@ pub(crate) struct ProcessHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
     Job,
+    /// No job can cause it.
     Worker,
+    /// The worker's as far as others are told, though a job could have caused it: it says nothing about
+    /// this machine.
+    Unclear,
 }
 
 impl Blame {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Job => "job",
-            Self::Worker => "worker",
+            Self::Worker | Self::Unclear => "worker",
         }
     }
 }
@@ -356,17 +360,14 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure that no program had a part in.
+    /// A failure that no program had a part in. One that comes with inputs or outputs may come from what
+    /// these are.
     pub(crate) fn of_worker(reason: Reason, stage: Stage, error: String) -> Self {
-        Self {
-            blame: Blame::Worker,
-            reason,
-            stage,
-            error,
-            exit_code: None,
-            signal: None,
-            log: vec![],
-        }
+        let blame = match stage {
+            Stage::Run => Blame::Worker,
+            Stage::Inputs | Stage::Outputs => Blame::Unclear,
+        };
+        Self { blame, reason, stage, error, exit_code: None, signal: None, log: vec![] }
     }
 }
 

@@ -36,7 +36,7 @@ impl Outward {
     }
 
     fn failure(&self, failure: Failure) -> Failure {
-        let is_ours = failure.blame == Blame::Worker;
+        let is_ours = failure.blame != Blame::Job;
         // What was printed before the job's own program began was printed by programs of this machine.
         let began = failure.stage != Stage::Inputs && failure.reason != Reason::StartFailed;
         let log = failure.log.iter().map(|line| self.told(line, is_ours && !began));

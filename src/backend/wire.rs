@@ -419,6 +419,7 @@ pub(crate) struct Job {
     pub(crate) advanced_config: Option<Value>,
     pub(crate) timeout_seconds: Option<Value>,
     pub(crate) provider_id: Option<Value>,
+    pub(crate) user_id: Option<Value>,
     pub(crate) file_url: Option<Value>,
     pub(crate) file_name: Option<Value>,
     #[serde(rename = "requiredRAM")]

@@ -182,8 +182,18 @@ fn a_redirect_leads_to_no_private_network() {
     let agent = agent_for(only_one, TlsConfig::default());
     for (elsewhere, told) in [
         ("http://127.0.0.2/secret", "127.0.0.2 is on a private network"),
+        ("//127.0.0.2/secret", "127.0.0.2 is on a private network"),
+        ("http://[::ffff:127.0.0.2]/", "is on a private network"),
+        ("http://[::1]/", "is on a private network"),
+        ("http://10.1.2.3/", "10.1.2.3 is on a private network"),
+        ("http://169.254.169.254/latest", "169.254.169.254 is on a private network"),
+        ("http://0.0.0.0/", "0.0.0.0 is on a private network"),
+        ("http://2130706434/", "is on a private network"),
+        ("http://0x7f000002/", "is on a private network"),
+        ("http://user:pw@127.0.0.2/", "is on a private network"),
         ("file:///etc/passwd", ""),
         ("ftp://127.0.0.1/", ""),
+        ("gopher://127.0.0.1:70/", ""),
     ] {
         let reply =
             format!("HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\n\r\n");

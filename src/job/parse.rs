@@ -51,6 +51,8 @@ pub(crate) struct Offer {
     pub(crate) kind: String,
     /// Whom it is assigned to, if to anyone.
     pub(crate) provider_id: Option<String>,
+    /// A hash of who submitted it, where the backend says.
+    pub(crate) submitter: Option<String>,
     pub(crate) job: Result<Job, Decline>,
     /// As it came.
     pub(crate) text: String,
@@ -64,6 +66,7 @@ pub(crate) fn parse(listed: Listed, terms: &Terms) -> Offer {
         content: digest(&[&reason, text.as_deref().unwrap_or_default()]),
         kind: "unknown".into(),
         provider_id: None,
+        submitter: None,
         job: Err(Decline { code, reason }),
         text: String::new(),
         id: id.clone(),
@@ -78,13 +81,12 @@ pub(crate) fn parse(listed: Listed, terms: &Terms) -> Offer {
             content,
             kind: kind(&wire).map_or_else(|name| name, |kind| kind.name().to_owned()),
             provider_id: wire.provider_id.as_ref().and_then(Value::as_str).map(str::to_owned),
+            submitter: submitter(&wire),
             job: job(&id, &wire, terms),
             text: text.unwrap_or_default(),
             id,
         },
         Err(error) => {
-            // It may hold as much of the job as the job has.
-            let error = text::one_line(&error.to_string(), 200);
             let reason = format!("the job cannot be read ({error}): {}", text::one_line(json, 80));
             unreadable(DeclineCode::BadInput, reason)
         }
@@ -104,6 +106,14 @@ fn content(fields: &Object) -> String {
         Some(value) => value.to_string(),
     });
     digest(&parts.each_ref().map(String::as_str))
+}
+
+fn submitter(wire: &wire::Job) -> Option<String> {
+    match wire.user_id.as_ref()? {
+        Value::String(id) if !id.is_empty() => Some(digest(&[id])),
+        Value::Number(id) => Some(digest(&[&id.to_string()])),
+        _ => None,
+    }
 }
 
 /// Its kind, or what it is called where that is none of ours.

@@ -342,7 +342,8 @@ fn verdict(end: &End, limits: &Limits, output: Output) -> Run {
         None if *ran_out => too_much(),
         // Within its limit, so that it may well do on a machine with more room.
         None if kernel_killed && status.signal() == Some(Signal::KILL.as_raw()) => {
-            (Reason::OutOfMemory, Blame::Worker, "killed: the machine ran out of memory".to_owned())
+            let error = "killed: the machine ran out of memory".to_owned();
+            (Reason::OutOfMemory, Blame::Unclear, error)
         }
         None => match (status.code(), &output.failure) {
             (Some(_), Some(told)) => {

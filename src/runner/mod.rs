@@ -13,7 +13,7 @@ use crate::process::Sandbox;
 use crate::work::Kind;
 
 pub(crate) use container::{
-    Container, Engine, Mount, Plan, full_name, has_image, has_volumes_on_disk, is_allowed, pull,
+    Container, Engine, Mount, Plan, full_name, has_image, image_objection, is_allowed, pull,
     remove, sweep,
 };
 pub(crate) use local::{all_marks, engine, speed};

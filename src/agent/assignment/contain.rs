@@ -106,10 +106,8 @@ impl<'a> Assignment<'a> {
         let engine = self.engine()?;
         let gpus = &trip.allotted.gpus;
         let image = runner::full_name(&task.image);
-        if runner::has_volumes_on_disk(engine, &image).map_err(failed)? {
-            let error = format!(
-                "the image {image} has volumes, which this worker's engine would not bound: build it without VOLUME"
-            );
+        if let Some(why) = runner::image_objection(engine, &image).map_err(failed)? {
+            let error = format!("the image {image} {why}");
             let failure = Failure::of_worker(Reason::BadInput, Stage::Run, error);
             return Err(Failure { blame: Blame::Job, ..failure });
         }
@@ -124,7 +122,9 @@ impl<'a> Assignment<'a> {
         for file in read_once.iter().flatten() {
             fs::remove_file(file).ok();
         }
-        let container = Running::Container(Box::new(container.map_err(failed)?));
+        let container =
+            container.map_err(|error| Failure { blame: engine.blame(), ..not_started(&error) });
+        let container = Running::Container(Box::new(container?));
         crash::point("program-held");
         let boot_id = boot_id().map_err(|error| failed(error.to_string()))?;
         let handle = ContainerHandle {
@@ -319,7 +319,8 @@ fn not_fetched(image: &str, failure: Failure) -> Failure {
     }
     let told = failure.log.last().map_or("the engine did not say why", String::as_str);
     let error = format!("the image {image} cannot be fetched: {}", one_line(told));
-    let (reason, blame) = (Reason::DownloadFailed, Blame::Worker);
+    // Another worker may get it; there may be no such image.
+    let (reason, blame) = (Reason::DownloadFailed, Blame::Unclear);
     Failure { reason, blame, stage: Stage::Inputs, error, ..failure }
 }
 

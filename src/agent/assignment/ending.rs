@@ -107,8 +107,8 @@ pub(super) fn on_disk(
     let error = format!("the worker's disk is full: {}", failure.error);
     match blame(free) {
         Blame::Job => Failure { blame: Blame::Job, error, ..failure },
-        Blame::Worker => {
-            Failure { reason: Reason::Internal, blame: Blame::Worker, error, ..failure }
+        Blame::Worker | Blame::Unclear => {
+            Failure { reason: Reason::Internal, blame: Blame::Unclear, error, ..failure }
         }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         };
         let worker = |_| Blame::Worker;
         let told = on_disk(failure(Reason::NonzeroExit), Some(0), worker);
-        assert_eq!((told.blame, told.reason), (Blame::Worker, Reason::Internal));
+        assert_eq!((told.blame, told.reason), (Blame::Unclear, Reason::Internal));
         assert_eq!(told.error, "the worker's disk is full: exit code 1");
         for (reason, free) in [
             (Reason::NonzeroExit, Some(DISK_FULL)),

@@ -24,12 +24,9 @@ impl Assignment<'_> {
     /// Starts the program of a stage, held; records its handle.
     pub(super) fn begin(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Child, Failure> {
         let stage = limits.stage;
-        let starting = |error: String| {
-            let error = format!("the program cannot be started: {}", one_line(&error));
-            Failure::of_worker(Reason::StartFailed, stage, error)
-        };
+        let starting = |error: String| not_started(stage, &error);
         let program = match stage {
-            Stage::Run => self.program(job, work, limits).map_err(starting)?,
+            Stage::Run => self.program(job, work, limits)?,
             Stage::Inputs => runner::engine(&job.id, work, cli::SUPPLY, &moving_bounds()),
             Stage::Outputs => runner::engine(&job.id, work, cli::REMOVE, &moving_bounds()),
         };
@@ -68,7 +65,8 @@ impl Assignment<'_> {
         must_be_held.then(|| child.not_held_to(limits.memory)).flatten()
     }
 
-    fn program(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Program, String> {
+    fn program(&self, job: &Job, work: &Path, limits: &Limits) -> Result<Program, Failure> {
+        let failed = |error: String| not_started(Stage::Run, &error);
         let given = &self.shared.config().jobs.limits;
         let disk = limits.disk.as_ref().and_then(|disk| disk.most).unwrap_or(given.disk);
         let in_groups = self.shared.groups.as_ref().is_some_and(Groups::bound_processes);
@@ -78,15 +76,25 @@ impl Assignment<'_> {
                 Ok(runner::engine(&job.id, work, cli::ENGINE, &bounds))
             }
             Task::Script(script) => {
-                let told = |error: io::Error| format!("the script cannot be laid out: {error}");
-                let sandbox = self.shared.sandbox.as_ref().ok_or("there is no sandbox")?;
+                // Which its inputs may have made hard.
+                let told = |error: io::Error| Failure {
+                    blame: Blame::Unclear,
+                    ..failed(format!("the script cannot be laid out: {error}"))
+                };
+                let sandbox = self.shared.sandbox.as_ref();
+                let sandbox = sandbox.ok_or_else(|| failed("there is no sandbox".into()))?;
                 runner::lay_out(sandbox, &job.id, script, work).map_err(told)?;
-                runner::script(sandbox, cli::LIMIT, script, work, &bounds)
+                runner::script(sandbox, cli::LIMIT, script, work, &bounds).map_err(failed)
             }
             // Made by its engine: see `contain`.
-            Task::Container(_) => Err("it runs in a container".to_owned()),
+            Task::Container(_) => Err(failed("it runs in a container".to_owned())),
         }
     }
+}
+
+fn not_started(stage: Stage, error: &str) -> Failure {
+    let error = format!("the program cannot be started: {}", one_line(error));
+    Failure::of_worker(Reason::StartFailed, stage, error)
 }
 
 /// What holds for a child that moves files.

@@ -223,7 +223,7 @@ impl<'a> Assignment<'a> {
         let memory = limits::memory(&job.task, given);
         let (memory, author) = match stage {
             Stage::Run => (memory, author(&job.task)),
-            Stage::Inputs | Stage::Outputs => (MOVING, Blame::Worker),
+            Stage::Inputs | Stage::Outputs => (MOVING, Blame::Unclear),
         };
         let span = match (&job.transfer, stage) {
             (None, _) => WHOLE,

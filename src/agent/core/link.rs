@@ -183,7 +183,7 @@ impl Core {
 
     fn send_beat(&mut self, status: Status) {
         self.link.state = LinkState::Beating { offline: status == Status::Offline };
-        let (jobs, paused) = (self.current(), self.paused());
+        let (jobs, paused) = (self.current(), self.wholly_or_partly_paused());
         self.out.push(Action::Beat { status, jobs, paused });
     }
 

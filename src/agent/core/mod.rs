@@ -4,7 +4,7 @@
 //! - `link`: when to register, to beat, to back off.
 //! - `offers`: which offered jobs are taken, declined, tried again.
 //! - `delivery`: when an outcome is sent, asked about, given up.
-//! - `breaker`: when no job is taken for a while, since too many failed here.
+//! - `breaker`: which kind of job is not taken for a while, since too many of it failed here.
 //! - `disk`: no job is taken without room for its result.
 //! - `measuring`: when the machine's speed is measured.
 //! - `pause`: no job is taken while the owner says so.
@@ -33,7 +33,7 @@ use crate::config::Rules;
 use crate::job::Offer;
 use crate::snapshot::Counts;
 use crate::work::{Attempt, Blame, Booking, JobId, Key, Order, REMEMBERED_MAX, Report, Verdict};
-use breaker::Breaker;
+use breaker::{Breaker, Whose};
 use delivery::Delivery;
 use link::Link;
 use measuring::Measuring;
@@ -53,7 +53,8 @@ pub(crate) struct Core {
     link: Link,
     stopping: Stopping,
     measuring: Measuring,
-    breaker: Breaker,
+    /// By the kind of job.
+    breakers: BTreeMap<String, Breaker>,
     short_of_disk: bool,
     /// The owner's.
     pause: Option<Pause>,
@@ -105,6 +106,7 @@ enum State {
         told: Option<Order>,
         ask_at: Time,
         seen: Seen,
+        whose: Whose,
     },
     /// Its outcome is on disk.
     Undelivered(Delivery),
@@ -163,7 +165,7 @@ impl Core {
             link,
             stopping: Stopping::No,
             measuring: Measuring::Done,
-            breaker: Breaker::new(),
+            breakers: BTreeMap::new(),
             short_of_disk: false,
             pause: None,
             jobs: BTreeMap::new(),
@@ -192,9 +194,9 @@ impl Core {
             LeftHow::Taken(offer) => State::Recovered { offer, ask_at: now },
             LeftHow::Running(offer) => {
                 let (key, attempt) = (key.clone(), attempt.clone());
-                let seen = Seen::of_kind(&offer.kind);
+                let (seen, whose) = (Seen::of_kind(&offer.kind), Whose::of(&offer));
                 self.out.push(Action::Adopt { key, attempt, offer });
-                State::Running { told: None, ask_at: now, seen }
+                State::Running { told: None, ask_at: now, seen, whose }
             }
             LeftHow::Finished { verdict, waited, .. } => {
                 // A record does not say whether it was sent.
@@ -257,7 +259,7 @@ impl Core {
             self.next_ask(),
             self.next_delivery(),
             self.measuring_due(),
-            self.breaker.due(),
+            self.breaker_due(),
             self.paused_until(),
         ];
         dues.into_iter().flatten().min()
@@ -336,7 +338,10 @@ impl Core {
             delivery = delivery.asked_first();
         }
         let ran = matches!(job.state, State::Running { .. });
-        let by_itself = matches!(job.state, State::Running { told: None, .. });
+        let by_itself = match &job.state {
+            State::Running { told: None, whose, .. } => Some(whose.clone()),
+            _ => None,
+        };
         // It may have ended by itself before it heard of that; nothing is reported all the same.
         let taken_away = matches!(job.state, State::Running { told: Some(Order::Cancel), .. });
         job.state = State::Undelivered(delivery);
@@ -354,8 +359,8 @@ impl Core {
         } else if matches!(verdict, Verdict::Declined(_)) {
             self.counts.declined += 1;
         }
-        if by_itself {
-            self.judge(now, verdict);
+        if let Some(whose) = by_itself {
+            self.judge(now, &whose, key.as_str(), verdict);
         }
     }
 
@@ -529,7 +534,12 @@ impl Core {
         if self.enough_taken() {
             return Some("took as many jobs as asked".into());
         }
-        self.disk_objection().or_else(|| self.breaker.objection(self.begun()))
+        self.disk_objection()
+    }
+
+    /// Why none are taken, or which are not.
+    fn wholly_or_partly_paused(&self) -> Option<String> {
+        self.paused().or_else(|| self.kinds_paused())
     }
 
     fn can_take(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Action, Core, Delivery, Job, Seen, Settled, State, Time, UNDELIVERED_MAX};
+use super::{Action, Core, Delivery, Job, Seen, Settled, State, Time, UNDELIVERED_MAX, Whose};
 use crate::agent::event::Heard;
 use crate::backend::JobState;
 use crate::job::Offer;
@@ -94,11 +94,14 @@ impl Core {
             // A polled job may be meant for another worker that does run its kind.
             Err(_) if polled => {}
             Err(decline) => self.decline(now, offer.key.clone(), attempt, kind, decline.clone()),
-            Ok(_) if self.can_take() => self.take(now, attempt, offer),
+            Ok(_) if self.can_take() && self.breaker_objection(&offer).is_none() => {
+                self.take(now, attempt, offer);
+            }
             Ok(_) => {
                 let since = *self.waiting.entry(offer.key.clone()).or_insert(now);
                 if now - since >= WAIT_MAX && !polled {
-                    let why = self.paused().unwrap_or_else(|| "no slot was free".into());
+                    let why = self.paused().or_else(|| self.breaker_objection(&offer));
+                    let why = why.unwrap_or_else(|| "no slot was free".into());
                     let reason = format!("waited 15 min here: {why}");
                     let decline = Decline { code: DeclineCode::Busy, reason };
                     self.decline(now, offer.key, attempt, kind, decline);
@@ -115,7 +118,8 @@ impl Core {
             Level::Info,
             format!("job taken job={} kind={} attempt={}", attempt.id, offer.kind, attempt.number),
         );
-        let state = State::Running { told: None, ask_at: now, seen: Seen::of_kind(&offer.kind) };
+        let (seen, whose) = (Seen::of_kind(&offer.kind), Whose::of(&offer));
+        let state = State::Running { told: None, ask_at: now, seen, whose };
         self.stop_measuring(now);
         self.insert(key.clone(), attempt.clone(), state, now);
         self.out.push(Action::Start { key, attempt, offer: Box::new(offer) });
@@ -230,7 +234,7 @@ fn again(settled: &Settled, offer: &Offer, now: Time, sent: Time) -> Again {
     let may_send = now >= settled.resend_at;
     match verdict {
         Verdict::Completed if may_send => Again::Resend,
-        Verdict::Failed(Blame::Worker) | Verdict::Declined(Blame::Worker)
+        Verdict::Failed(Blame::Worker | Blame::Unclear) | Verdict::Declined(Blame::Worker)
             if last.tries() < TRIES_MAX =>
         {
             Again::Attempt(next(last.first))

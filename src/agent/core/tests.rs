@@ -176,6 +176,7 @@ fn offer(name: &str) -> Offer {
         content: "content".into(),
         kind: "compute".into(),
         provider_id: None,
+        submitter: None,
         job: Ok(crate::work::Job {
             id: id(name),
             task,

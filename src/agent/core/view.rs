@@ -10,7 +10,7 @@ use crate::work::{Key, Report};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct View {
     pub(crate) state: snapshot::State,
-    /// Why no job is taken though a slot may be free.
+    /// Why no job is taken though a slot may be free, or not of each kind.
     pub(crate) paused: Option<String>,
     pub(crate) paused_until: Option<Time>,
     pub(crate) ailment: Option<Ailment>,
@@ -71,7 +71,7 @@ impl Core {
     pub(crate) fn view(&self) -> View {
         View {
             state: self.state(),
-            paused: self.paused(),
+            paused: self.wholly_or_partly_paused(),
             paused_until: self.paused_until(),
             ailment: self.link.ailment(),
             registered: self.link.is_registered(),

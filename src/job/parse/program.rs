@@ -19,6 +19,9 @@ const TEXTS_MAX: usize = 512 << 10;
 /// Whoever sets these says what code is loaded into a program, also into those that start it.
 const LOADERS: [&str; 3] = ["LD_", "GCONV_PATH", "GLIBC_TUNABLES"];
 
+/// With less memory neither a sandbox nor a container's runtime can start anything.
+const MEMORY_MIN: u64 = 16 << 20;
+
 /// Ours.
 const OURS: &str = "WORKER_";
 
@@ -126,11 +129,20 @@ impl Problems {
             ("memoryGb", given(asked.input, "memoryGb")),
             ("requiredRAM", asked.wire.required_ram.as_ref()),
         ];
-        let gb = gb.map(|(name, value)| self.above_0(name, value));
-        let cpus = self.above_0("cpus", given(asked.input, "cpus"));
-        let memory = gb.into_iter().flatten().reduce(f64::min);
+        let memory = gb.map(|(name, value)| self.memory(name, value)).into_iter().flatten().min();
+        Share { memory, cpus: self.above_0("cpus", given(asked.input, "cpus")) }
+    }
+
+    fn memory(&mut self, name: &str, value: Option<&Value>) -> Option<u64> {
+        let gb = self.above_0(name, value)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0")]
-        Share { memory: memory.map(|gb| (gb * f64::from(1 << 30)) as u64), cpus }
+        let memory = (gb * f64::from(1 << 30)) as u64;
+        if memory < MEMORY_MIN {
+            let least = MEMORY_MIN >> 20;
+            let wanted = format!("at least {least} MiB: with less no program starts");
+            self.bad(name, value?, &wanted);
+        }
+        Some(memory)
     }
 
     fn above_0(&mut self, name: &str, value: Option<&Value>) -> Option<f64> {

@@ -200,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn less_memory_than_anything_starts_with_is_refused() {
+        for gb in [1e-12, 1e-6, 0.0005, 0.001, 0.004, 0.0156] {
+            let told = refused(json!({"script": "x", "memoryGb": gb}));
+            let wanted = format!(
+                "memoryGb is {}, but must be at least 16 MiB: with less no program starts",
+                json!(gb)
+            );
+            assert_eq!(told, wanted);
+        }
+        let share = script(&with(json!({"script": "x", "memoryGb": 0.015625}))).share;
+        assert_eq!(share.memory, Some(16 << 20));
+    }
+
+    #[test]
     fn every_problem_of_a_script_is_named() {
         assert_eq!(
             refused(json!({"interpreter": "perl", "script": "", "scriptUrl": "ftp://a",

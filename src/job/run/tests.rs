@@ -241,7 +241,7 @@ fn killed(kernel_killed: bool) -> Failure {
 #[test]
 fn a_kill_is_the_machines_if_the_kernel_made_room_and_else_anybodys() {
     let (made_room, other) = (killed(true), killed(false));
-    assert_eq!((made_room.reason, made_room.blame), (Reason::OutOfMemory, Blame::Worker));
+    assert_eq!((made_room.reason, made_room.blame), (Reason::OutOfMemory, Blame::Unclear));
     assert_eq!(made_room.error, "killed: the machine ran out of memory");
     assert_eq!((other.reason, other.blame), (Reason::KilledSignal, Blame::Job));
     assert_eq!(other.error, "killed by signal 9");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::complaint;
 use super::seccomp;
+use crate::work::Blame;
 
 /// How long an engine may take to tell what it can do.
 const INFO: Duration = Duration::from_secs(20);
@@ -84,14 +85,8 @@ impl Engine {
         let (program, env) = (program.to_owned(), env.to_vec());
         let engine =
             Self { speech: Speech::of(&program), program, env, rootless: false, seccomp: None };
-        let answer = engine.call(&["info", "--format", engine.speech.questions()], INFO)?;
-        let name = engine.program.display();
-        // The daemon that docker cannot reach is told on stderr, with an empty answer and success.
-        let told = answer.out.iter().find(|line| line.contains('|'));
-        let told = told.filter(|_| answer.code == Some(0));
-        let Some(told) = told else {
-            return Err(format!("{name} does not work: {}", complaint(&answer.err)));
-        };
+        let told = engine.ask()?;
+        let (told, name) = (told.as_str(), engine.program.display());
         let rootless = match engine.speech {
             Speech::Podman => podman_objection(told),
             Speech::Docker => docker_objection(told),
@@ -104,6 +99,23 @@ impl Engine {
             Speech::Docker => None,
         };
         Ok(Self { rootless, seccomp, ..engine })
+    }
+
+    /// What it can do, in one line.
+    fn ask(&self) -> Result<String, String> {
+        let answer = self.call(&["info", "--format", self.speech.questions()], INFO)?;
+        // The daemon that docker cannot reach is told on stderr, with an empty answer and success.
+        let told = answer.out.into_iter().find(|line| line.contains('|'));
+        let told = told.filter(|_| answer.code == Some(0));
+        told.ok_or_else(|| {
+            format!("{} does not work: {}", self.program.display(), complaint(&answer.err))
+        })
+    }
+
+    /// Whose fault it is that a container cannot be made or started. An engine that still answers may have
+    /// met an image that no engine could run.
+    pub(crate) fn blame(&self) -> Blame {
+        if self.ask().is_ok() { Blame::Unclear } else { Blame::Worker }
     }
 }
 

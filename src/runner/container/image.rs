@@ -1,4 +1,8 @@
-//! What images are called, and which of them the owner allows.
+//! What images are called, which of them the owner allows, and which are not run.
+
+use std::path::{Component, Path};
+
+use super::engine::Speech;
 
 /// The full name of an image: engines look short ones up in different places.
 pub(crate) fn full_name(image: &str) -> String {
@@ -24,6 +28,56 @@ pub(crate) fn is_allowed(image: &str, patterns: &[String]) -> bool {
     patterns.any(|pattern| fits(&full, pattern) || fits(image, pattern))
 }
 
+/// What the kernel shows there is no image's to replace, nor to begin in: a folder of `/proc` may be one of the
+/// runtime's own files.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Why an image with these volumes and this working directory is not run.
+pub(super) fn objection<'a>(
+    volumes: impl Iterator<Item = &'a str>,
+    dir: &str,
+    speech: Speech,
+) -> Option<String> {
+    if is_kernels(dir) {
+        return Some(format!("begins in {}: give it another WORKDIR", shown(dir)));
+    }
+    for volume in volumes {
+        if is_kernels(volume) || names(volume).is_empty() {
+            return Some(format!("has {} as its volume: build it without", shown(volume)));
+        }
+        if speech == Speech::Docker {
+            return Some(
+                "has volumes, which this worker's engine would not bound: build it without VOLUME"
+                    .into(),
+            );
+        }
+    }
+    None
+}
+
+fn shown(path: &str) -> String {
+    crate::text::one_line(path, 100)
+}
+
+/// Whether a path leads to what the kernel shows, however it is written.
+fn is_kernels(path: &str) -> bool {
+    let names = names(path);
+    KERNELS.iter().any(|kernels| names.first() == Some(&kernels[1..].as_ref()))
+}
+
+/// The names of a path from the root on.
+fn names(path: &str) -> Vec<&std::ffi::OsStr> {
+    let mut names = vec![];
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => drop(names.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    names
+}
+
 /// Else `python*` would let in what is at `python.evil.io`, and `python:*` what is at `python:5000`.
 fn names_host(pattern: &str) -> bool {
     pattern.starts_with('*') || pattern.split_once('/').is_some_and(|(host, _)| is_host(host))
@@ -47,6 +101,24 @@ fn fits(text: &str, pattern: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_wants_what_is_the_kernels_is_not_run() {
+        let told = |volumes: &[&str], dir| objection(volumes.iter().copied(), dir, Speech::Podman);
+        for dir in
+            ["/proc/self/fd/8", "/proc", "//proc/", "/a/../proc/1", "proc/self", "/sys/fs", "/dev"]
+        {
+            assert!(told(&[], dir).unwrap().starts_with("begins in "), "{dir}");
+        }
+        for volume in ["/proc", "/", "", "/.", "/a/..", "/sys/fs/cgroup", "/dev/shm"] {
+            assert!(told(&["/data", volume], "/").unwrap().starts_with("has "), "{volume}");
+        }
+        for (volume, dir) in [("/data", "/app"), ("/process", "/var/proc"), ("/a/proc", "")] {
+            assert_eq!(told(&[volume], dir), None, "{volume} {dir}");
+        }
+        let docker = objection(["/data"].into_iter(), "/", Speech::Docker);
+        assert!(docker.unwrap().starts_with("has volumes, "));
+    }
 
     #[test]
     fn every_image_has_one_full_name() {

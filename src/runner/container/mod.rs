@@ -16,6 +16,7 @@ mod engine;
 mod image;
 mod seccomp;
 
+use std::collections::BTreeMap;
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,6 +24,8 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Ended, NotStarted};
 use crate::process::{
@@ -33,7 +36,6 @@ use crate::work::Blame;
 pub(crate) use argv::{Mount, Plan};
 use client::{CALL, complaint};
 pub(crate) use engine::Engine;
-use engine::Speech;
 pub(crate) use image::{full_name, is_allowed};
 
 /// How often a container's first process is looked for, and an engine that does not answer.
@@ -42,6 +44,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// So long an engine may be away, as it is while it is updated, before its container counts as lost.
 const AWAY: Duration = Duration::from_secs(300);
+
+/// How a runtime says that it does not fit into a container's memory itself.
+const TOO_LITTLE: &str = "memory limit too low";
 
 /// What is asked of a container, an answer a field.
 const STATE: &str =
@@ -313,7 +318,8 @@ impl Container {
         let told =
             if state.error.is_empty() { complaint(&self.complaint) } else { state.error.clone() };
         // 126 and 127: there is no such program in the image, or it cannot be run.
-        let blame = if matches!(state.code, 126 | 127) { Blame::Job } else { Blame::Worker };
+        let is_jobs = matches!(state.code, 126 | 127) || told.contains(TOO_LITTLE);
+        let blame = if is_jobs { Blame::Job } else { self.engine.blame() };
         let error =
             format!("its container cannot be started: {}", crate::text::one_line(&told, 500));
         Some(NotStarted { blame, error })
@@ -369,15 +375,25 @@ pub(crate) fn has_image(engine: &Engine, image: &str) -> Result<bool, String> {
     Ok(engine.call(&["image", "inspect", "--format={{.Id}}", image], CALL)?.code == Some(0))
 }
 
-/// Whether the image wants volumes that would be on a disk on which nobody looks at how much they hold:
-/// docker cannot be told to have them in memory.
-pub(crate) fn has_volumes_on_disk(engine: &Engine, image: &str) -> Result<bool, String> {
-    if engine.speech == Speech::Podman {
-        return Ok(false);
-    }
-    let told =
-        engine.call(&["image", "inspect", "--format={{json .Config.Volumes}}", image], CALL)?;
-    Ok(told.told()?.first().is_some_and(|volumes| !matches!(volumes.trim(), "" | "null" | "{}")))
+/// Why an image is not run, if that is so: it wants what no engine should be asked for, or what docker cannot
+/// be told to bound.
+pub(crate) fn image_objection(engine: &Engine, image: &str) -> Result<Option<String>, String> {
+    let format = "--format={{json .Config.Volumes}}|{{json .Config.WorkingDir}}";
+    let told = engine.call(&["image", "inspect", format, image], CALL)?.told()?;
+    let (volumes, dir) = told.first().and_then(|line| line.split_once('|')).unwrap_or_default();
+    let volumes: Option<BTreeMap<String, Value>> = parsed("volumes", volumes)?;
+    let volumes = volumes.unwrap_or_default();
+    let dir: Option<String> = parsed("working directory", dir)?;
+    Ok(image::objection(
+        volumes.keys().map(String::as_str),
+        &dir.unwrap_or_default(),
+        engine.speech,
+    ))
+}
+
+fn parsed<T: DeserializeOwned>(what: &str, told: &str) -> Result<T, String> {
+    serde_json::from_str(told)
+        .map_err(|error| format!("its image's {what} cannot be read: {error}"))
 }
 
 /// The client that gets an image.

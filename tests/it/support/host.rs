@@ -102,6 +102,19 @@ impl Host {
         self.completion(&self.offer(job))
     }
 
+    /// Has the jobs done, all offered at once, and returns their completions.
+    pub(crate) fn run_all(&self, jobs: &[Value]) -> Vec<Value> {
+        let name = |job: &Value| {
+            let id = format!("job-{}", self.next.replace(self.next.get() + 1));
+            let mut job = job.clone();
+            job["id"] = json!(id);
+            (id, job)
+        };
+        let (ids, jobs): (Vec<String>, Vec<Value>) = jobs.iter().map(name).unzip();
+        self.backend.offer(&jobs);
+        ids.iter().map(|id| self.completion(id)).collect()
+    }
+
     /// What a script printed as its result, for which it must end well.
     #[track_caller]
     pub(crate) fn result(&self, job: &Value) -> Value {
