@@ -87,6 +87,8 @@ pub(crate) fn parse(listed: Listed, terms: &Terms) -> Offer {
             id,
         },
         Err(error) => {
+            // It may hold as much of the job as the job has.
+            let error = text::one_line(&error.to_string(), 200);
             let reason = format!("the job cannot be read ({error}): {}", text::one_line(json, 80));
             unreadable(DeclineCode::BadInput, reason)
         }

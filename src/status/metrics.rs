@@ -276,7 +276,7 @@ impl Family<'_> {
 }
 
 fn escaped(text: &str) -> String {
-    text::shown(text).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    text::shown_lines(text).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
