@@ -120,15 +120,19 @@ impl Case {
         let (home, backend, storage) = (Home::new(), Backend::start(), Storage::http());
         let (front, shelf) = (Proxy::before(&backend.url(), tls), Proxy::before(&storage.url, tls));
         let takes = Arc::new(AtomicBool::new(false));
-        let (open, done) = (Arc::clone(&takes), Arc::new(AtomicBool::new(false)));
-        let has = Arc::clone(&done);
-        backend.answer(COMPLETE, move |_| {
+        let (open, state) = (Arc::clone(&takes), Arc::new(Mutex::new("RUNNING")));
+        let told = Arc::clone(&state);
+        backend.answer(COMPLETE, move |seen| {
             let away = Reply::json(503, r#"{"success":false,"error":"database down"}"#);
-            done.fetch_or(open.load(Ordering::SeqCst), Ordering::SeqCst);
-            (!open.load(Ordering::SeqCst)).then_some(away)
+            if !open.load(Ordering::SeqCst) {
+                return Some(away);
+            }
+            let is_good = seen.last().is_some_and(|send| send.body["status"] == "completed");
+            *state.lock().unwrap() = if is_good { "COMPLETED" } else { "FAILED" };
+            None
         });
         backend.answer(ASK, move |_| {
-            let status = if has.load(Ordering::SeqCst) { "COMPLETED" } else { "RUNNING" };
+            let status = *told.lock().unwrap();
             let job = json!({"id": "job-1", "status": status, "provider": {"workerId": "rig-1"}});
             Some(Reply::json(200, job.to_string()))
         });
@@ -250,7 +254,11 @@ impl Case {
             REGISTER if phase != "idle" => {
                 self.strike();
                 let unknown = r#"{"success":false,"error":"Provider not found"}"#;
-                self.backend.next(BEAT, [Reply::json(404, unknown)]);
+                // Until it is heard: on a busy machine an answer may come too late.
+                let (front, times) = (self.front.clone(), self.struck + 1);
+                self.backend.answer(BEAT, move |_| {
+                    (front.struck() < times).then(|| Reply::json(404, unknown))
+                });
             }
             BEAT | PROGRESS | ASK => self.strike(),
             _ => {}
@@ -279,7 +287,7 @@ impl Case {
                 self.front.wait_since(BEAT);
                 self.worker.wait_count("backend back after", self.struck);
                 assert!(self.troubles() >= self.struck, "{what}");
-                assert_eq!(self.front.count(REGISTER), 1, "{what}");
+                assert_eq!(self.front.since(REGISTER), 0, "{what}");
                 let beat = self.backend.wait_beats(1);
                 let current = if phase == "idle" { Value::Null } else { json!("job-1") };
                 assert_eq!(beat.body["currentJob"], current, "{what}");

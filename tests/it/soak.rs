@@ -82,7 +82,7 @@ fn run(backend: &Backend, course: &Mutex<Course>, beats: u64, jobs: u64) {
     }
     while !course.lock().unwrap().is_over() {
         let over = || course.lock().unwrap().is_over();
-        backend.wait("more", |seen| (seen.len() > 500 || over()).then_some(()));
+        backend.wait("more", |seen| (seen.len() > 100 || over()).then_some(()));
         backend.forget();
     }
     backend.wait_beats(5);

@@ -96,6 +96,10 @@ impl Proxy {
         self.line.changed.notify_all();
     }
 
+    pub(crate) fn struck(&self) -> usize {
+        self.line.state.lock().unwrap().struck
+    }
+
     pub(crate) fn wait_struck(&self, times: usize) {
         self.wait(&format!("fault number {times}"), |state| state.struck >= times);
     }
