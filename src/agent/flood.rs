@@ -1,7 +1,7 @@
 //! What a program that prints without end costs the agent: its memory, and how fast it reads.
 //!
 //! The memory of the tests is not the agent's, so the test runs itself again in a process that does
-//! only this. `WORKER_TEST_FLOOD=10G` makes it the real thing, and `--nocapture` shows the figures.
+//! only this. `WORKER_TEST_FLOOD=1G` makes it the real thing, and `--nocapture` shows the figures.
 #![expect(clippy::disallowed_methods, reason = "a test has no configuration")]
 
 use std::io::pipe;
@@ -22,9 +22,9 @@ const SCRIPT: &str = "WORKER_TEST_FLOOD_SCRIPT";
 
 const MOST_MEMORY_KIB: u64 = 12 << 10;
 
-/// Such as `256M`.
+/// Such as `64M`: it is read at a bounded rate.
 fn size() -> String {
-    env::var("WORKER_TEST_FLOOD").unwrap_or_else(|_| "256M".into())
+    env::var("WORKER_TEST_FLOOD").unwrap_or_else(|_| "64M".into())
 }
 
 #[test]
