@@ -25,9 +25,10 @@ const PIECE: usize = 64 << 10;
 /// The name of the file that a program renames its result to.
 pub(crate) const RESULT: &str = "result.json";
 
-/// A result that is larger, or takes more memory when it is read, is not read: it stays a file.
+/// A result that is larger, or takes more memory when it is read, is not read: it stays a file. A thousand
+/// answers of the engine are read.
 const TEXT_MAX: u64 = 256 << 10;
-const MEMORY_MAX: u64 = 1 << 20;
+const MEMORY_MAX: u64 = 2 << 20;
 
 /// A program's result, and the file that holds it, put into the store, where it is a large one.
 pub(crate) type Collected = (Object, Option<Artefact>);
