@@ -114,7 +114,10 @@ fn many_beats_and_jobs_leave_the_agent_as_large_as_it_was() {
     }
     let (memory_after, took) = (memory(&worker), Duration::from_secs(began.elapsed().as_secs()));
     let growth = memory_after - memory_before;
-    let (beats, done) = (course.lock().unwrap().beats, course.lock().unwrap().done);
+    let (beats, done) = {
+        let course = course.lock().unwrap();
+        (course.beats, course.done)
+    };
     println!(
         "soak: {beats} heartbeats, {done} jobs in {took:?}: {before:?}, {memory_before} KiB after a fifth, \
          {memory_after} KiB in the end: grown by {growth} KiB"
