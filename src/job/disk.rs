@@ -136,7 +136,7 @@ impl Meter {
         let lost = self.free.saturating_sub(free);
         self.free = free;
         let is_short = runs_short(free, lost, *least);
-        if is_short && room.must_go(folder, unlinked(folder, child), now) {
+        if is_short && room.must_go(folder, unlinked(folder, child), lost > GROWN, now) {
             return Some(Excess::TheRoom);
         }
         (now >= self.count_at && self.is_over(child, now)).then_some(Excess::ItsLimit)
@@ -189,13 +189,15 @@ impl Room {
 
     /// Whether it is this one that has to go, now that too little is left. All are compared by the first one
     /// who sees that, so that it is one that goes.
-    fn must_go(&self, folder: &Path, unlinked: u64, now: Duration) -> bool {
+    fn must_go(&self, folder: &Path, unlinked: u64, is_falling: bool, now: Duration) -> bool {
         let mut writers = self.writers();
         let Writers { all, wait_until } = &mut *writers;
         if let Some(this) = all.get_mut(folder) {
             this.unlinked = unlinked;
         }
-        if now < *wait_until {
+        // Once that one has gone, what goes on taking room is another, whose files may not be seen.
+        let is_going = all.values().any(|writer| writer.must_go);
+        if now < *wait_until && (is_going || !is_falling) {
             let Some(this) = all.get_mut(folder) else { return false };
             this.must_go |= this.has(folder) > this.had.saturating_add(GROWN);
             return this.must_go;
@@ -283,7 +285,7 @@ mod tests {
         }
 
         fn must_go(&self, name: usize, seconds: u64) -> bool {
-            self.room.must_go(&self.folder(name), 0, NOW + Duration::from_secs(seconds))
+            self.room.must_go(&self.folder(name), 0, false, NOW + Duration::from_secs(seconds))
         }
 
         fn blame(&self, had: u64, lost: u64) -> Blame {
@@ -329,7 +331,7 @@ mod tests {
     #[test]
     fn what_is_in_no_folder_is_had_too() {
         let writing = writing(&[4, 64]);
-        assert!(writing.room.must_go(&writing.folder(0), 1 << 20, NOW));
+        assert!(writing.room.must_go(&writing.folder(0), 1 << 20, false, NOW));
         assert!(!writing.must_go(1, 0));
     }
 
