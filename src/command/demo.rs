@@ -1,8 +1,10 @@
 //! `worker demo`: an embedded backend, this worker, real jobs, and a table of what came of them.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -39,7 +41,8 @@ pub(crate) fn run(args: &ArgMatches) -> anyhow::Result<Exit> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let backend = Backend::start(listen, Options::default()).context("cannot start the backend")?;
     submit(&backend, first_jobs())?;
-    let state = tempfile::tempdir().context("cannot make a folder for the state")?;
+    let state = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
+    let state = state.context("cannot make a folder for the state")?;
     let config = config(&backend, state.path().to_owned(), log);
     let reread = || Ok(config.clone());
     let mut out = io::stdout();
